@@ -1,0 +1,138 @@
+"""The nouns of coderl, and no logic: standard library only, importable anywhere in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+
+class Outcome(IntEnum):
+    """What became of a program on its unit tests; the number is the critic's column.
+
+    Source: CodeRL section 3.3.1. There is no member for an infrastructure fault on purpose: see `SandboxError`.
+    """
+
+    COMPILE_ERROR = 0
+    """The text does not compile, or lacks the function the problem asks for."""
+    RUNTIME_ERROR = 1
+    """It compiles, and on some test raises, exits badly or exceeds a limit."""
+    FAILED_TEST = 2
+    """It runs on every test, and some answer is wrong."""
+    PASSED_TEST = 3
+    """Every test ran and every answer matched."""
+
+
+class ProgramKind(StrEnum):
+    """Where the text of a program comes from."""
+
+    SAMPLE = "sample"
+    """Drawn from the actor: W^s."""
+    BASELINE = "baseline"
+    """The actor's greedy program: W^b."""
+    SOLUTION = "solution"
+    """A reference solution of the data set: W."""
+    REFINED = "refined"
+    """Continued from the best prefix of a program that passed the example tests."""
+    REPAIRED = "repaired"
+    """Drawn from the repair model for a program that failed the example tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class StdinTest:
+    """A test of a whole program: what it reads and what it must print."""
+
+    stdin: str
+    stdout: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallTest:
+    """A test of one function (or method of `class Solution`): positional arguments and the value it must return."""
+
+    args: tuple[Any, ...]
+    """JSON values (None, bool, int, float, str, list, dict)."""
+    expected: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AssertTest:
+    """A test written as Python that calls the function under test and asserts (MBPP, HumanEval)."""
+
+    code: str
+    """Runs where the program cannot see it; only the arguments of its calls reach the program."""
+    setup: str = ""
+    """Runs in the program's process, after the program, before `code` (MBPP `test_setup_code`)."""
+
+
+UnitTest = StdinTest | CallTest | AssertTest
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a generator may see of a problem: D. It has no hidden tests and no solutions, by construction."""
+
+    problem_id: str
+    """Unique in its data set; safe as a file name."""
+    description: str
+    difficulty: str = "unknown"
+    """`introductory`, `interview`, `competition` (APPS), or the data set's own word."""
+    fn_name: str | None = None
+    """The function under test; None for a program that reads stdin."""
+    starter_code: str = ""
+    example_tests: tuple[UnitTest, ...] = ()
+    """Tests that the problem statement itself shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledProblem:
+    """A problem with what only training and grading may see.
+
+    It holds a `Problem` and is not one: handing hidden tests to a generator is a type error.
+    """
+
+    problem: Problem
+    hidden_tests: tuple[UnitTest, ...] = ()
+    solutions: tuple[str, ...] = ()
+    checker: str | None = None
+    """Source of `check(stdin, expected, printed) -> bool` for problems with many right answers; None to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program of one problem, with the tokens it was made of."""
+
+    problem_id: str
+    index: int
+    """Position among the programs of its problem in its table."""
+    code: str
+    kind: ProgramKind = ProgramKind.SAMPLE
+    tokens: tuple[int, ...] = ()
+    """As drawn, end of sequence included; empty where the text did not come from a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionResult:
+    """The verdict on one program."""
+
+    outcome: Outcome
+    error_subtype: str | None = None
+    """Exception class name in lower case, or `timeout`, `memory_limit`, `output_limit`, `killed`, `exit`."""
+    message: str = ""
+    """The last line of the error, for repair prompts and people."""
+    error_line: int | None = None
+    """1-based line of the program in which the error arose, where known."""
+    test_outcomes: tuple[Outcome | None, ...] = ()
+    """One a test, in order; None where the test did not run because an earlier one settled the outcome."""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    isolation: str = "unsafe"
+    """The sandbox level it ran under: `strong`, `portable` or `unsafe`."""
+
+
+class SandboxError(RuntimeError):
+    """The sandbox, not the program, failed: never an `Outcome`, never a reward."""
+
+
+class InputError(ValueError):
+    """What a person gave (a file, a flag, a recipe) cannot be used; the message is the one line they read."""
