@@ -114,6 +114,11 @@ def test_n_at_k_refuses_impossible_numbers(args, words):
         n_at_k(*args)
 
 
+def test_n_at_k_that_may_draw_from_all_must_know_how_many_of_all_are_correct():
+    with pytest.raises(ValueError, match="needs num_correct"):
+        n_at_k(4, 0, 0, n=1, k=4, fallback="draw_from_all")
+
+
 def test_ranked_n_at_k_by_hand():
     """Order wrong, right, wrong: the best one of all 3 is wrong; of the pairs {01, 02, 12} only 12 leads with right."""
     order = [False, True, False]
@@ -221,9 +226,9 @@ def test_paired_bootstrap_of_a_constant_difference_has_no_width():
 
 
 def test_paired_bootstrap_matches_the_exact_distribution_of_two_problems():
-    """Differences 0 and 1: resample means are 0, 1/2, 1 with chances 1/4, 1/2, 1/4; the 50% interval is [0.25?, 0.75?].
+    """Differences 1 and 0: resampled means are 0, 1/2, 1 with chances 1/4, 1/2, 1/4.
 
-    The quartiles of that distribution fall on its steps, so a 40% interval (30th to 70th percentile) is exactly 1/2.
+    The 30th and 70th percentiles are both 1/2; the 20th and 80th are 0 and 1.
     """
     a, b = {"x": 1.0, "y": 0.0}, {"x": 0.0, "y": 0.0}
     interval = paired_bootstrap(a, b, seed=3, num_resamples=4000, confidence=0.4)

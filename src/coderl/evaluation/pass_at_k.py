@@ -1,6 +1,7 @@
 """pass@k and n@k: unbiased estimators, averages by difficulty, standard errors and paired intervals.
 
-Letters: N samples of a problem, k of them drawn, n of those submitted; p pass the example tests, c pass the hidden tests.
+Letters: N samples of a problem, k of them drawn, n of those submitted; p of the N pass the example tests, and c of
+these p the hidden tests too.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ def n_at_k(
     num_correct: int | None = None,
     fallback: Fallback = "zero",
 ) -> float:
-    """Return the chance that one of `n` submissions is correct, chosen among those of `k` samples that pass the examples.
+    """Return the chance that one of `n` programs is correct, chosen among those of `k` samples that pass the examples.
 
     The expectation is taken over the k-subsets of the samples and over the choice. All are submitted where fewer than
     `n` of the k pass the examples; where none does, `fallback` says whether nothing is submitted (`zero`) or `n` of the
     k are (`draw_from_all`).
 
-    Source: CodeRL section 4.1 names n@k; it gives no estimator. Given that m of the k pass the examples, these are any m
-        of the p, and min(n, m) of them are chosen: 1 - C(p-c, min(n, m)) / C(p, min(n, m)); m is hypergeometric.
+    Source: CodeRL section 4.1 names n@k and gives no estimator. Given that m of the k pass the examples, these are any
+        m of the p, and min(n, m) of them are chosen: 1 - C(p-c, min(n, m)) / C(p, min(n, m)); m is hypergeometric.
 
     Args:
         num_samples: N.
@@ -71,27 +72,27 @@ def n_at_k(
         ValueError: not 1 <= n <= k <= num_samples, or the counts contradict each other.
     """
     p, c = num_passing_examples, num_correct_passing_examples
+    if num_correct is None and fallback == "draw_from_all":
+        raise ValueError("n@k with the fallback draw_from_all needs num_correct")
     correct = c if num_correct is None else num_correct
     if not 1 <= n <= k <= num_samples:
         raise ValueError(f"n@k needs 1 <= n <= k <= num_samples, got n={n}, k={k} and num_samples={num_samples}")
     if not 0 <= c <= min(p, correct) or p > num_samples or correct - c > num_samples - p:
-        raise ValueError(
-            f"counts contradict: {num_samples=}, {num_passing_examples=}, {c=} of them correct, {correct=}"
-        )
-    ways = 0.0
+        raise ValueError(f"counts contradict: {num_samples=}, {p=} pass the examples, {c=} of them correct, {correct=}")
+    chance = 0.0
     for m in range(max(0, k - (num_samples - p)), min(p, k) + 1):
         weight = math.comb(p, m) * math.comb(num_samples - p, k - m) / math.comb(num_samples, k)
         if m > 0:
-            ways += weight * _any_of(p, c, min(n, m))
+            chance += weight * _any_of(p, c, min(n, m))
         elif fallback == "draw_from_all":
-            ways += weight * _any_of(num_samples - p, correct - c, n)
-    return min(ways, 1.0)
+            chance += weight * _any_of(num_samples - p, correct - c, n)
+    return min(chance, 1.0)
 
 
 def ranked_n_at_k(is_correct: Sequence[bool], n: int, k: int) -> float:
     """Return the chance that one of the best `n` of `k` samples is correct, where the samples come best first.
 
-    The expectation is over the k-subsets; each keeps the order. The miss is summed over the place of the n-th submission.
+    The expectation is over the k-subsets; each keeps the order. Misses are summed over the place of the n-th program.
 
     Raises:
         ValueError: not 1 <= n <= k <= number of samples.
