@@ -1,0 +1,1 @@
+"""The actor: drawing programs from p(W|D)."""

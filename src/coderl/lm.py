@@ -1,0 +1,395 @@
+"""Language models: one pretrained backbone with its tokenizer, encoder-decoder or decoder-only behind the same methods.
+
+A model gives the log-probabilities of programs (the actor) and the hidden states of their prefixes (the critic); both
+families come from the Auto classes of `transformers`, and no modelling code is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.functional import pad as widen
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.utils import logging as transformers_logging
+
+from coderl.records import atomic_dir
+from coderl.types import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OUR_FOLDERS = ("models", "runs")
+"""A path under one of these is never taken for a hub name."""
+TAIL_SHARE = 4
+"""A prompt that is too long keeps its last quarter of the budget (the answer marker) and its beginning."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts and programs as tensors: a decoder-only model's prompts are padded on the left, the rest on the right."""
+
+    prompt_ids: Int[Tensor, "B S"]
+    prompt_mask: Bool[Tensor, "B S"]
+    program_ids: Int[Tensor, "B T"]
+    program_mask: Bool[Tensor, "B T"]
+
+    def to(self, device: str | torch.device) -> Batch:
+        """Return the batch on `device`."""
+        fields = (self.prompt_ids, self.prompt_mask, self.program_ids, self.program_mask)
+        return Batch(*(field.to(device) for field in fields))
+
+
+class LanguageModel(nn.Module):
+    """A backbone with its tokenizer."""
+
+    def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.is_encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
+        self.hidden_size: int = backbone.config.hidden_size
+        self.vocab_size: int = cast(nn.Embedding, backbone.get_input_embeddings()).num_embeddings
+        self.eos_id: int = _eos_id(tokenizer, backbone)
+        pad_id = _token_id(tokenizer, "pad")
+        self.pad_id: int = self.eos_id if pad_id is None else pad_id
+        if len(tokenizer) > self.vocab_size:
+            raise InputError(
+                f"the tokenizer has {len(tokenizer)} tokens and the model only {self.vocab_size}: "
+                "they do not belong together"
+            )
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    @classmethod
+    def load(cls, path_or_name: str | Path, *, dtype: str = "float32", device: str = "cpu") -> Self:
+        """Return the model in a folder (or of a hub name); its config decides the family.
+
+        Raises:
+            InputError: no such folder or name, a folder that holds no such model, an unknown `dtype`, or a tokenizer
+                of another model.
+        """
+        if dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+        name = str(path_or_name)
+        transformers_logging.disable_progress_bar()
+        _refuse_no_model(path_or_name)
+        try:
+            config = AutoConfig.from_pretrained(name)
+            auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            backbone = auto.from_pretrained(name, dtype=DTYPES[dtype])
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
+        try:
+            model = cls(backbone, tokenizer)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        return model.to(device).eval()
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing."""
+        transformers_logging.disable_progress_bar()
+        with atomic_dir(Path(folder)) as temporary:
+            self.backbone.save_pretrained(temporary)
+            self.tokenizer.save_pretrained(temporary)
+
+    # ---------------------------------------------------------------------------------------- text and tokens
+
+    def encode_prompt(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """Return the prompt's tokens: an encoder's as its tokenizer ends them, a decoder's open for continuation.
+
+        A prompt of more than `max_tokens` loses its middle.
+
+        Deviation: the original cuts the tail, and with it the answer marker and the end of sequence.
+
+        Raises:
+            InputError: there is nothing to condition on, or no room for it.
+        """
+        leading, tokens, trailing = self._encode(text, is_literal=self.is_encoder_decoder)
+        trailing = trailing if self.is_encoder_decoder else []
+        if max_tokens is not None:
+            room = max_tokens - len(leading) - len(trailing)
+            if room < 1:
+                raise InputError(f"max_tokens {max_tokens}: no room for a prompt")
+            tokens = _cut_middle(tokens, room)
+        prompt = leading + tokens + trailing
+        if not prompt:
+            raise InputError("an empty prompt: a decoder-only model has nothing to continue")
+        return prompt
+
+    def encode_program(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """Return the program's tokens and the end of sequence, cut at `max_tokens`.
+
+        What looks like a special token in the text (`</s>` in a string literal) is text.
+        """
+        leading, tokens, _ = self._encode(text, is_literal=True)
+        leading = leading if self.is_encoder_decoder else []
+        return [*leading, *tokens, self.eos_id][:max_tokens]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of `tokens` without special tokens, with every space as it was."""
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    def _encode(self, text: str, *, is_literal: bool) -> tuple[list[int], list[int], list[int]]:
+        """Return the special tokens before the text, the text's own, and those after it."""
+        options: dict[str, Any] = {"split_special_tokens": True} if is_literal else {}
+        bare = self.tokenizer.encode(text, add_special_tokens=False, verbose=False, **options)
+        full = self.tokenizer.encode(text, add_special_tokens=True, verbose=False, **options)
+        start = next(i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare)
+        if not bare:  # nothing to align on: an end of sequence goes after the text, anything else before
+            start = next((i for i, token in enumerate(full) if token == self.eos_id), len(full))
+        return full[:start], bare, full[start + len(bare) :]
+
+    def collate(self, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]]) -> Batch:
+        """Return prompts and programs (one each a row) as a padded batch on the model's device."""
+        assert len(prompts) == len(programs), (len(prompts), len(programs))
+        prompt_ids, prompt_mask = pad_rows(prompts, self.pad_id, side="right" if self.is_encoder_decoder else "left")
+        program_ids, program_mask = pad_rows(programs, self.pad_id, side="right")
+        return Batch(prompt_ids, prompt_mask, program_ids, program_mask).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.device
+
+    @property
+    def start_id(self) -> int:
+        """The token a decoder starts from (encoder-decoder only)."""
+        start = self.backbone.config.decoder_start_token_id
+        return self.pad_id if start is None else int(start)
+
+    # --------------------------------------------------------------------------------------------- forward
+
+    def log_probs(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """Return log p(w_t | w_<t, D) of each program token, 0 where there is none, in float32.
+
+        Source: the conditional probability of Eq. 1 and Eq. 5.
+        """
+        num_tokens = batch.program_ids.shape[1]
+        if self.is_encoder_decoder:
+            logits = self.backbone(
+                input_ids=batch.prompt_ids,
+                attention_mask=batch.prompt_mask,
+                decoder_input_ids=self._decoder_inputs(batch)[:, :-1],
+                use_cache=False,
+            ).logits
+        else:
+            inputs = self._joined_inputs(batch)
+            logits = self.backbone(**inputs, use_cache=False, logits_to_keep=num_tokens + 1).logits[:, :-1]
+        losses = cross_entropy(logits.float().transpose(1, 2), batch.program_ids, reduction="none")
+        return torch.where(batch.program_mask, -losses, 0.0)
+
+    def states(self, batch: Batch) -> Float[Tensor, "B T H"]:
+        """Return the last hidden state that has read w_t, for each t: what the value of the prefix w_1..w_t rests on.
+
+        Source: Eq. 10 and 11, whose prefix includes w_t.
+        Deviation: the original takes the state that predicts w_t, which has not seen it, and scales it by d^-1/2 with
+        tied embeddings; here the state is unscaled, and a linear layer on it finds its own scale.
+        """
+        if self.is_encoder_decoder:
+            encoded = self.backbone.get_encoder()(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask)
+            outputs = self.backbone.get_decoder()(
+                input_ids=self._decoder_inputs(batch),
+                encoder_hidden_states=encoded.last_hidden_state,
+                encoder_attention_mask=batch.prompt_mask,
+                use_cache=False,
+            )
+            return outputs.last_hidden_state[:, 1:]
+        outputs = self.backbone.base_model(**self._joined_inputs(batch), use_cache=False)
+        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] :]
+
+    def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B T+1"]:
+        """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""
+        return widen(batch.program_ids, (1, 0), value=self.start_id)
+
+    def _joined_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return prompt and program as one sequence, with positions that do not count the padding on the left."""
+        mask = torch.cat([batch.prompt_mask, batch.program_mask], dim=1).long()
+        return {
+            "input_ids": torch.cat([batch.prompt_ids, batch.program_ids], dim=1),
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+        }
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad_id: int, *, side: str
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """Return the rows as one tensor padded on the given side, and where it is real."""
+    width = max((len(row) for row in rows), default=0)
+    gaps = [[pad_id] * (width - len(row)) for row in rows]
+    if side == "right":
+        ids = [[*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
+        mask = [[True] * len(row) + [False] * len(gap) for row, gap in zip(rows, gaps, strict=True)]
+    else:
+        ids = [[*gap, *row] for row, gap in zip(rows, gaps, strict=True)]
+        mask = [[False] * len(gap) + [True] * len(row) for row, gap in zip(rows, gaps, strict=True)]
+    shape = (len(rows), width)
+    return torch.tensor(ids, dtype=torch.long).view(shape), torch.tensor(mask, dtype=torch.bool).view(shape)
+
+
+def _cut_middle(tokens: list[int], room: int) -> list[int]:
+    if len(tokens) <= room:
+        return tokens
+    tail = min(room, max(1, room // TAIL_SHARE))
+    return tokens[: room - tail] + tokens[len(tokens) - tail :]
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> int | None:
+    token_id: Any = getattr(tokenizer, f"{role}_token_id")
+    return token_id
+
+
+def _eos_id(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel) -> int:
+    for candidate in (_token_id(tokenizer, "eos"), backbone.config.eos_token_id):
+        if isinstance(candidate, int):
+            return candidate
+    raise InputError("the tokenizer has no end-of-sequence token: a program could not end")
+
+
+def _refuse_no_model(path_or_name: str | Path) -> None:
+    """Say at once what a folder lacks; a string that is no path may be a hub name."""
+    folder = Path(path_or_name)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise InputError(f"{folder}: no model in this folder (no config.json)")
+        return
+    owner = folder.parent
+    is_hub_name = isinstance(path_or_name, str) and len(folder.parts) == 2 and not owner.exists()
+    if not is_hub_name or str(owner) in OUR_FOLDERS:
+        raise InputError(f"{folder}: no such model folder (and no hub name, which is owner/name)")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# --------------------------------------------------------------------------------------------------- from scratch
+
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
+"""In the order, and so with the ids 0..4, of the CodeT5 tokenizer."""
+
+PIECES = r"\s*[\r\n]+[ \t]*| ?\p{N}| ?[\p{L}_]+| ?[^\s\p{L}\p{N}_]+|\s+"
+"""What a token may not cross: a line's end with the next line's indent, a digit, a name, a run of signs, spaces."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, num_sentinels: int = 100) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer trained on `texts`, the same for the same texts: any text round trips.
+
+    It has CodeT5's special tokens and the sentinels `<extra_id_0>`... of masked-span prediction; `vocab_size` counts
+    them, and prompts end with `</s>`.
+
+    Raises:
+        InputError: `vocab_size` has no room for the 256 bytes and the special tokens.
+    """
+    sentinels = [f"<extra_id_{i}>" for i in range(num_sentinels)]
+    if vocab_size < 256 + len(SPECIAL_TOKENS) + num_sentinels:
+        raise InputError(f"vocab_size {vocab_size}: expected at least {256 + len(SPECIAL_TOKENS) + num_sentinels}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *sentinels],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    eos = SPECIAL_TOKENS.index("</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", eos)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        extra_special_tokens=sentinels,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny_t5(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    d_model: int = 128,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    d_ff: int | None = None,
+    d_kv: int | None = None,
+    dropout: float = 0.1,
+    seed: int = 0,
+) -> LanguageModel:
+    """Return an untrained T5 of `num_layers` encoder and decoder layers, the same for the same seed."""
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=d_model,
+        num_layers=num_layers,
+        num_decoder_layers=num_layers,
+        num_heads=num_heads,
+        d_ff=d_ff or 4 * d_model,
+        d_kv=d_kv or d_model // num_heads,
+        dropout_rate=dropout,
+        pad_token_id=_token_id(tokenizer, "pad"),
+        eos_token_id=_token_id(tokenizer, "eos"),
+        decoder_start_token_id=_token_id(tokenizer, "pad"),
+    )
+    return LanguageModel(_untrained(T5ForConditionalGeneration, config, seed), tokenizer).eval()
+
+
+def tiny_llama(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    d_model: int = 128,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    d_ff: int | None = None,
+    max_positions: int = 2048,
+    seed: int = 0,
+) -> LanguageModel:
+    """Return an untrained Llama, the same for the same seed."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=d_model,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        intermediate_size=d_ff or 4 * d_model,
+        max_position_embeddings=max_positions,
+        pad_token_id=_token_id(tokenizer, "pad"),
+        bos_token_id=_token_id(tokenizer, "bos"),
+        eos_token_id=_token_id(tokenizer, "eos"),
+        tie_word_embeddings=True,
+    )
+    return LanguageModel(_untrained(LlamaForCausalLM, config, seed), tokenizer).eval()
+
+
+def _untrained(architecture: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture(config)
