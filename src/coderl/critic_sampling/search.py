@@ -1,0 +1,348 @@
+"""Critic sampling: programs that pass the example tests are refined, and where none passes the best are repaired.
+
+Algorithm 1 of the paper, over many problems at once, so that each round is one call to a model. The models, the critic
+and the sandbox come in through four small protocols; nothing here can see a hidden test, because a `Problem` has none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from coderl.critic_sampling.candidates import (
+    Candidate,
+    Generator,
+    NoRound,
+    PrefixCritic,
+    PrefixRequest,
+    Repairer,
+    RepairRequest,
+    Score,
+    SearchResult,
+    Spend,
+    TestRunner,
+)
+from coderl.critic_sampling.refine import PASSED, best_prefix, binary_probs, split_budget
+from coderl.critic_sampling.repair import repair_candidates
+from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class CriticSamplingConfig(BaseModel):
+    """What critic sampling draws and keeps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    num_samples: Count | None = None
+    """N, the programs drawn for a problem in each round; None for as many as its first round holds."""
+    num_repair_candidates: Count = 1
+    """M, the failing programs that a repair round works on."""
+    num_repair_rounds: Annotated[int, Field(ge=0)] = 1
+    """Repair rounds at most; they end as soon as some program passes the example tests."""
+    num_refine_rounds: Annotated[int, Field(ge=0)] = 1
+    """Refine rounds at most; they end as soon as no program passes the example tests."""
+    keep: Literal["last_round", "passing", "all"] = "last_round"
+    """What is returned: the last round (as in Algorithm 1), the last round and all that ever passed, or everything."""
+    prefix: Literal["critic", "random", "empty"] = "critic"
+    """How much of a passing program is kept: what the critic says, or, as controls, any proper prefix, or nothing."""
+    repair_order: Literal["critic", "random"] = "critic"
+    """Which failing programs are repaired: those the critic thinks closest to passing, or, as a control, any."""
+    fallback: Literal["keep", "sample_more"] = "keep"
+    """For a problem on which no round is possible: return its first round, or add N programs at the same cost."""
+
+
+# ------------------------------------------------------------------------------------------------------------- search
+
+
+@dataclass(frozen=True)
+class _Tools:
+    generator: Generator
+    critic: PrefixCritic | None
+    repairer: Repairer | None
+    run_example_tests: TestRunner
+
+
+class _Search:
+    """One problem under way."""
+
+    def __init__(self, problem: Problem, programs: Sequence[Program], config: CriticSamplingConfig, seed: int):
+        self.problem = problem
+        self.config = config
+        self.budget = config.num_samples or len(programs)
+        self.rng = random.Random(f"{seed} {problem.problem_id}")
+        self.candidates: list[Candidate] = []
+        self.results: dict[str, ExecutionResult | SandboxError] = {}
+        self.token_probs: dict[int, np.ndarray] = {}
+        self.round = 0
+        self.num_scored = 0
+        self.latest = self.add(programs)
+
+    def add(
+        self, programs: Iterable[Program], kind: ProgramKind | None = None, parent: int | None = None, kept: int = 0
+    ) -> list[int]:
+        """Append programs made in this round and return their positions."""
+        first = len(self.candidates)
+        for index, program in enumerate(programs, start=first):
+            assert program.problem_id == self.problem.problem_id
+            named = replace(program, index=index, kind=kind or program.kind)
+            self.candidates.append(Candidate(named, self.round, parent, kept, None, None))
+        return list(range(first, len(self.candidates)))
+
+    def judge(self, code: str, result: ExecutionResult | SandboxError) -> None:
+        """Record the verdict on a text for all candidates that have it."""
+        self.results[code] = result
+
+    def note_score(self, index: int, score: Score) -> None:
+        """Record what the critic says of a candidate."""
+        program_probs = binary_probs(np.asarray(score.program_probs, dtype=np.float64)[None, :])
+        self.token_probs[index] = binary_probs(np.asarray(score.token_probs, dtype=np.float64))
+        value = float(program_probs[0, PASSED])
+        self.candidates[index] = replace(self.candidates[index], program_value=value)
+        self.num_scored += 1
+
+    def unjudged(self) -> list[int]:
+        """Return the latest candidates that the example tests have to run, one for each text not run before."""
+        if not self.problem.example_tests:
+            return []
+        return [i for i in self._distinct() if self.candidates[i].program.code not in self.results]
+
+    def passing(self) -> list[int]:
+        """Return the latest candidates that pass the example tests, one a text, the critic's favourite first."""
+        positions = [i for i in self._distinct() if self._passes(i)]
+        return sorted(positions, key=lambda i: -(self.candidates[i].program_value or 0.0))
+
+    def failing(self) -> list[int]:
+        """Return the latest candidates that fail the example tests, one a text; not those the sandbox failed on."""
+        return [i for i in self._distinct() if self._result(i) is not None and not self._passes(i)]
+
+    def to_repair(self) -> list[int]:
+        """Return the failing candidates of this round's repair, the most promising first."""
+        failing = self.failing()
+        if self.config.repair_order == "random":
+            return self.rng.sample(failing, min(len(failing), self.config.num_repair_candidates))
+        values = [self.candidates[i].program_value or 0.0 for i in failing]
+        return [failing[at] for at in repair_candidates(values, self.config.num_repair_candidates)]
+
+    def prefix_of(self, index: int) -> tuple[int, ...]:
+        """Return the tokens of a passing program to keep.
+
+        Deviation: a whole program (with its end of sequence, where drawn to the end) is no candidate for a prefix, as
+            continuing it would only repeat it. Without a critic all values are even, which keeps one token.
+        """
+        tokens = self.candidates[index].program.tokens
+        longest = max(len(tokens) - 1, 0)
+        if self.config.prefix == "empty":
+            return ()
+        if self.config.prefix == "random":
+            return tokens[: self.rng.randint(0, longest)]
+        even = np.full((longest, 2), 0.5)
+        return tokens[: best_prefix(self.token_probs.get(index, even)[:longest])]
+
+    def result(self) -> SearchResult:
+        """Return what the search made, and what of it to hand in."""
+        returned = self._returned()
+        judged = [r for r in self.results.values() if isinstance(r, ExecutionResult)]
+        spend = Spend(
+            num_sampled_tokens=sum(len(c.program.tokens) - c.num_prefix_tokens for c in self.candidates),
+            num_executed_programs=len(self.results),
+            num_executed_tests=sum(outcome is not None for r in judged for outcome in r.test_outcomes),
+            num_scored_programs=self.num_scored,
+        )
+        return SearchResult(
+            problem_id=self.problem.problem_id,
+            candidates=tuple(replace(c, result=self._result(i)) for i, c in enumerate(self.candidates)),
+            returned=tuple(returned),
+            no_round=self.no_round(),
+            num_masked=sum(isinstance(self.results.get(c.program.code), SandboxError) for c in self.candidates),
+            num_copies=len(returned) - len({self.candidates[i].program.code for i in returned}),
+            spend=spend,
+        )
+
+    def no_round(self) -> NoRound | None:
+        """Return why no program could be refined or repaired; None if one was."""
+        if any(c.parent is not None for c in self.candidates):
+            return None
+        if not self.problem.example_tests:
+            return NoRound.NO_EXAMPLE_TESTS
+        first = [self._result(i) for i, c in enumerate(self.candidates) if c.round == 0]
+        if not first:
+            return NoRound.NO_PROGRAMS
+        if all(result is None for result in first):
+            return NoRound.NO_VERDICTS
+        passes = any(result is not None and result.outcome is Outcome.PASSED_TEST for result in first)
+        return NoRound.NO_REFINE if passes else NoRound.NO_REPAIR
+
+    def _returned(self) -> list[int]:
+        everything = range(len(self.candidates))
+        if self.config.keep == "all" or self.no_round() is not None:
+            return list(everything)
+        latest = set(self.latest)
+        return [i for i in everything if i in latest or (self.config.keep == "passing" and self._passes(i))]
+
+    def _distinct(self) -> list[int]:
+        first_with: dict[str, int] = {}
+        for index in self.latest:
+            first_with.setdefault(self.candidates[index].program.code, index)
+        return list(first_with.values())
+
+    def _result(self, index: int) -> ExecutionResult | None:
+        result = self.results.get(self.candidates[index].program.code)
+        return result if isinstance(result, ExecutionResult) else None
+
+    def _passes(self, index: int) -> bool:
+        result = self._result(index)
+        return result is not None and result.outcome is Outcome.PASSED_TEST
+
+
+def critic_sample_many(
+    problems: Sequence[Problem],
+    programs: Sequence[Sequence[Program]],
+    *,
+    generator: Generator,
+    critic: PrefixCritic | None,
+    repairer: Repairer | None,
+    run_example_tests: TestRunner,
+    config: CriticSamplingConfig,
+    seed: int,
+) -> list[SearchResult]:
+    """Return one search a problem, begun from the programs drawn for it before.
+
+    Each round gathers what all problems need into one call of the model. The example tests run once for each distinct
+    text. A program on which the sandbox fails is neither passing nor failing.
+
+    Source: CodeRL section 3.3.4, Algorithm 1.
+    Deviation: what the paper leaves open is in the config (`keep`, `fallback`, rounds). Where nothing passes after the
+        repair rounds either, the repaired programs are the last round.
+    """
+    tools = _Tools(generator, critic, repairer, run_example_tests)
+    searches = [_Search(p, given, config, seed) for p, given in zip(problems, programs, strict=True)]
+    _judge(searches, tools)
+    if repairer is not None:
+        for number in range(config.num_repair_rounds):
+            _repair_round([s for s in searches if not s.passing() and s.failing()], repairer, tools, (seed, number))
+    for number in range(config.num_refine_rounds):
+        _refine_round([s for s in searches if s.passing()], tools, (seed, number))
+    if config.fallback == "sample_more":
+        _sample_more([s for s in searches if s.no_round() is not None and s.budget], tools, seed)
+    results = [s.result() for s in searches]
+    if critic is None:
+        return results
+    _score([(s, index) for s, r in zip(searches, results, strict=True) for index in r.returned], tools)
+    return [s.result() for s in searches]
+
+
+def critic_sample(
+    problem: Problem,
+    programs: Sequence[Program],
+    *,
+    generator: Generator,
+    critic: PrefixCritic | None,
+    repairer: Repairer | None,
+    run_example_tests: TestRunner,
+    config: CriticSamplingConfig,
+    seed: int,
+) -> SearchResult:
+    """Return the search of one problem: see `critic_sample_many`."""
+    (result,) = critic_sample_many(
+        [problem],
+        [programs],
+        generator=generator,
+        critic=critic,
+        repairer=repairer,
+        run_example_tests=run_example_tests,
+        config=config,
+        seed=seed,
+    )
+    return result
+
+
+def _judge(searches: Sequence[_Search], tools: _Tools) -> None:
+    """Run the example tests on the latest programs of each search."""
+    todo = [(s, s.candidates[index].program) for s in searches for index in s.unjudged()]
+    if not todo:
+        return
+    results = tools.run_example_tests([(s.problem, program) for s, program in todo])
+    for (search, program), result in zip(todo, results, strict=True):
+        search.judge(program.code, result)
+
+
+def _score(items: Iterable[tuple[_Search, int]], tools: _Tools) -> None:
+    """Ask the critic about candidates it has not scored yet."""
+    todo = [(s, index) for s, index in items if index not in s.token_probs]
+    if tools.critic is None or not todo:
+        return
+    scores = tools.critic.score([(s.problem, s.candidates[index].program) for s, index in todo])
+    for (search, index), score in zip(todo, scores, strict=True):
+        search.note_score(index, score)
+
+
+def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: _Tools, name: tuple[int, int]) -> None:
+    """Draw N repairs for each search, shared by its M most promising failing programs, and judge them."""
+    if not searches:
+        return
+    _score(((s, index) for s in searches for index in s.failing()), tools)
+    requests: list[RepairRequest] = []
+    origins: list[tuple[_Search, int, int]] = []
+    for search in searches:
+        chosen = search.to_repair()
+        for index, number in zip(chosen, split_budget(search.budget, len(chosen)), strict=True):
+            result = search.results[search.candidates[index].program.code]
+            assert isinstance(result, ExecutionResult)
+            if number:
+                program = search.candidates[index].program
+                requests.append(RepairRequest(search.problem, program, result, number))
+                origins.append((search, index, 0))
+    _take_in(origins, repairer.repair(requests, seed=_seed("repair", *name)), ProgramKind.REPAIRED)
+    _judge(searches, tools)
+
+
+def _refine_round(searches: Sequence[_Search], tools: _Tools, name: tuple[int, int]) -> None:
+    """Draw N programs for each search from the best prefixes of those that pass the example tests, and judge them."""
+    if not searches:
+        return
+    if any(s.config.prefix == "critic" for s in searches):
+        _score(((s, index) for s in searches for index in s.passing()), tools)
+    requests: list[PrefixRequest] = []
+    origins: list[tuple[_Search, int, int]] = []
+    for search in searches:
+        passing = search.passing()
+        for index, number in zip(passing, split_budget(search.budget, len(passing)), strict=True):
+            if number:
+                prefix = search.prefix_of(index)
+                requests.append(PrefixRequest(search.problem, prefix, number))
+                origins.append((search, index, len(prefix)))
+    _take_in(origins, tools.generator.continue_prefixes(requests, seed=_seed("refine", *name)), ProgramKind.REFINED)
+    _judge(searches, tools)
+
+
+def _sample_more(searches: Sequence[_Search], tools: _Tools, seed: int) -> None:
+    """Draw N programs from the start for each search on which no round was possible."""
+    if not searches:
+        return
+    requests = [PrefixRequest(s.problem, (), s.budget) for s in searches]
+    drawn = tools.generator.continue_prefixes(requests, seed=_seed("more", seed))
+    for search, programs in zip(searches, drawn, strict=True):
+        search.round += 1
+        search.latest = search.add(programs, ProgramKind.SAMPLE)
+    _judge(searches, tools)
+
+
+def _take_in(
+    origins: Sequence[tuple[_Search, int, int]], drawn: Sequence[Sequence[Program]], kind: ProgramKind
+) -> None:
+    """Make what was drawn for each origin (search, parent, tokens kept) the latest round of its search."""
+    for search in {id(s): s for s, _, _ in origins}.values():
+        search.round += 1
+        search.latest = []
+    for (search, parent, kept), programs in zip(origins, drawn, strict=True):
+        search.latest += search.add(programs, kind, parent, kept)
+
+
+def _seed(*parts: object) -> int:
+    return random.Random(" ".join(map(str, parts))).getrandbits(32)
