@@ -1,0 +1,206 @@
+"""APPS: a folder a problem, or one JSON line a problem as on the Hugging Face hub.
+
+Source: Hendrycks et al. 2021, "Measuring Coding Challenge Competence With APPS"; the layout that CodeRL reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from coderl.problems import example_tests
+from coderl.problems.json_files import parse_json, read_text, text_field
+from coderl.types import CallTest, InputError, LabelledProblem, Problem, StdinTest, UnitTest
+
+ExampleRules = Literal["default", "legacy", "file"]
+"""Where example tests come from: the description by our rules, by the original's, or `example_input_output.json`."""
+
+_FILES = ("input_output.json", "metadata.json", "solutions.json", "starter_code.py")
+
+
+def is_folder_tree(folder: Path) -> bool:
+    """True when a folder holds problem folders, or folders (its splits) that do."""
+    return any(folder.glob("*/question.txt")) or any(folder.glob("*/*/question.txt"))
+
+
+def splits(folder: Path) -> dict[str, Path]:
+    """Return the split folders inside `folder`, by name; none when it holds problems itself."""
+    if any(folder.glob("*/question.txt")):
+        return {}
+    return {child.name: child for child in sorted(folder.iterdir()) if any(child.glob("*/question.txt"))}
+
+
+def read_folders(folder: Path, *, example_rules: ExampleRules = "default") -> Iterator[LabelledProblem]:
+    """Yield the problems of a folder of problem folders, in the order of their names.
+
+    Raises:
+        InputError: see `read_folder`.
+    """
+    for child in sorted(folder.iterdir()):
+        if (child / "question.txt").exists() or any((child / name).exists() for name in _FILES):
+            yield read_folder(child, example_rules=example_rules)
+
+
+def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> LabelledProblem:
+    """Return the problem of one folder; its name is the problem's id.
+
+    Tests and solutions may be absent, null or empty: then the problem has none.
+
+    Raises:
+        InputError: `question.txt` is missing or empty, or a file is malformed.
+    """
+    description = read_text(folder / "question.txt")
+    metadata = _optional_json(folder / "metadata.json") or {}
+    examples = _optional_json(folder / "example_input_output.json") if example_rules == "file" else None
+    starter = folder / "starter_code.py"
+    return _build(
+        problem_id=folder.name,
+        description=description,
+        where=folder / "question.txt",
+        difficulty=_difficulty(metadata, str(folder / "metadata.json")),
+        starter_code=read_text(starter) if starter.exists() else "",
+        input_output=_optional_json(folder / "input_output.json"),
+        tests_where=str(folder / "input_output.json"),
+        solutions=_solutions(_optional_json(folder / "solutions.json"), str(folder / "solutions.json")),
+        examples=examples,
+        example_rules=example_rules,
+    )
+
+
+def _optional_json(path: Path) -> Any:
+    if not path.exists():
+        return None
+    text = read_text(path)
+    return parse_json(text, str(path)) if text.strip() else None
+
+
+def problem(record: dict[str, Any], where: str, *, example_rules: ExampleRules = "default") -> LabelledProblem:
+    """Return the problem of one record of the hub's form, whose tests and solutions are JSON inside strings.
+
+    Raises:
+        InputError: the id or the question is missing, or a field is malformed.
+    """
+    number = record.get("problem_id", record.get("id"))
+    if not isinstance(number, int | str) or isinstance(number, bool):
+        raise InputError(f"{where}: field 'problem_id' must be a number or text")
+    return _build(
+        problem_id=f"{number:04d}" if isinstance(number, int) else number,
+        description=text_field(record, "question", where),
+        where=where,
+        difficulty=_difficulty(record, where),
+        starter_code=text_field(record, "starter_code", where, default=""),
+        input_output=_inner_json(record.get("input_output"), f"{where} input_output"),
+        tests_where=f"{where} input_output",
+        solutions=_solutions(_inner_json(record.get("solutions"), f"{where} solutions"), f"{where} solutions"),
+        examples=_inner_json(record.get("example_input_output"), f"{where} example_input_output"),
+        example_rules=example_rules,
+    )
+
+
+def _inner_json(value: Any, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    return parse_json(value, where) if value.strip() else None
+
+
+def _difficulty(metadata: Any, where: str) -> str:
+    if not isinstance(metadata, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(metadata).__name__}")
+    return text_field(metadata, "difficulty", where, default="unknown")
+
+
+def _solutions(value: Any, where: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InputError(f"{where}: expected a list of programs")
+    return tuple(value)
+
+
+def _build(
+    *,
+    problem_id: str,
+    description: str,
+    where: Path | str,
+    difficulty: str,
+    starter_code: str,
+    input_output: Any,
+    tests_where: str,
+    solutions: tuple[str, ...],
+    examples: Any,
+    example_rules: ExampleRules,
+) -> LabelledProblem:
+    if not description.strip():
+        raise InputError(f"{where}: the question is empty")
+    fn_name = _fn_name(input_output, starter_code, tests_where)
+    if example_rules == "file":
+        shown = _tests(examples, fn_name, starter_code, f"{where} examples")
+    else:
+        shown = example_tests.extract(description, fn_name=fn_name, rules=example_rules)
+    return LabelledProblem(
+        Problem(problem_id, description, difficulty, fn_name, starter_code, shown),
+        hidden_tests=_tests(input_output, fn_name, starter_code, tests_where),
+        solutions=solutions,
+    )
+
+
+def _fn_name(input_output: Any, starter_code: str, where: str) -> str | None:
+    """The function named beside the tests; only a problem without tests is judged by its starter code."""
+    if input_output is None or input_output == {}:
+        return fn_name_of(starter_code)
+    if not isinstance(input_output, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(input_output).__name__}")
+    name = input_output.get("fn_name")
+    if name is not None and (not isinstance(name, str) or not name.isidentifier()):
+        raise InputError(f"{where}: fn_name must name a function, found {name!r}")
+    return name
+
+
+def fn_name_of(starter_code: str) -> str | None:
+    """Return the first function that starter code opens, special methods and comments aside; None without one."""
+    names = re.findall(r"^[ \t]*(?:async )?def[ \t]+(\w+)", starter_code, flags=re.MULTILINE)
+    return next((name for name in names if not name.startswith("__")), None)
+
+
+def _tests(input_output: Any, fn_name: str | None, starter_code: str, where: str) -> tuple[UnitTest, ...]:
+    if input_output is None or input_output == {}:
+        return ()
+    if not isinstance(input_output, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(input_output).__name__}")
+    inputs, outputs = (input_output.get(key) or [] for key in ("inputs", "outputs"))
+    if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
+        raise InputError(f"{where}: inputs and outputs must be lists of one length")
+    if fn_name is None:
+        return tuple(StdinTest(_joined(i), _joined(o)) for i, o in zip(inputs, outputs, strict=True))
+    if is_single_wrapped(outputs, starter_code):
+        outputs = [output[0] for output in outputs]
+    return tuple(_call_test(i, o) for i, o in zip(inputs, outputs, strict=True))
+
+
+def _call_test(arguments: Any, expected: Any) -> UnitTest:
+    if isinstance(arguments, str) and isinstance(expected, str):
+        return StdinTest(arguments, expected)  # text from the original's extractor: no call can be made of it
+    return CallTest(tuple(arguments) if isinstance(arguments, list) else (arguments,), expected)
+
+
+def _joined(text: Any) -> str:
+    """The text of an input or output that may be stored as a list of lines."""
+    return "\n".join(str(line) for line in text) if isinstance(text, list) else str(text)
+
+
+def is_single_wrapped(outputs: list[Any], starter_code: str = "") -> bool:
+    """True when each output of a call-based problem is a one-element list round the value to return.
+
+    The tests are judged together: all outputs must be one-element lists, since Codewars problems are wrapped and
+    LeetCode problems are not. Starter code that declares a list as the result settles the doubtful case (one-element
+    answers of a function that does return lists) against unwrapping.
+
+    Deviation: APPS instead accepts at each comparison a result equal to `expected` or to `expected[0]`, so that a
+    program that returns only the first of several values passes.
+    """
+    if not outputs or not all(isinstance(output, list) and len(output) == 1 for output in outputs):
+        return False
+    returns = re.search(r"\)\s*->\s*['\"]?([\w.]+)", starter_code)
+    return returns is None or returns.group(1).split(".")[-1].lower() not in ("list", "sequence")
