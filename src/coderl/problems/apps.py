@@ -136,7 +136,7 @@ def _build(
         raise InputError(f"{where}: the question is empty")
     fn_name = _fn_name(input_output, starter_code, tests_where)
     if example_rules == "file":
-        shown = _tests(examples, fn_name, starter_code, f"{where} examples")
+        shown = example_file_tests(examples, fn_name, f"{where} examples")
     else:
         shown = example_tests.extract(description, fn_name=fn_name, rules=example_rules)
     return LabelledProblem(
@@ -179,9 +179,17 @@ def _tests(input_output: Any, fn_name: str | None, starter_code: str, where: str
     return tuple(_call_test(i, o) for i, o in zip(inputs, outputs, strict=True))
 
 
-def _call_test(arguments: Any, expected: Any) -> UnitTest:
-    if isinstance(arguments, str) and isinstance(expected, str):
-        return StdinTest(arguments, expected)  # text from the original's extractor: no call can be made of it
+def example_file_tests(value: Any, fn_name: str | None, where: str) -> tuple[UnitTest, ...]:
+    """Return the tests of an `example_input_output.json`; those that the original wrote hold text even for functions.
+
+    Raises:
+        InputError: it is neither null nor lists of inputs and outputs.
+    """
+    is_text = isinstance(value, dict) and all(isinstance(i, str) for i in value.get("inputs") or [])
+    return _tests(value, None if is_text else fn_name, "", where)
+
+
+def _call_test(arguments: Any, expected: Any) -> CallTest:
     return CallTest(tuple(arguments) if isinstance(arguments, list) else (arguments,), expected)
 
 

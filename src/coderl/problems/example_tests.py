@@ -41,7 +41,8 @@ def extract(description: str, fn_name: str | None = None, rules: Rules = "defaul
 _DASHED = re.compile(r"^\s*-{2,}\s*(?P<title>[^-].*?)\s*-{2,}\s*$")
 _EXAMPLES = re.compile(r"^(?:sample|example)s?(?: tests?| test cases?| cases?)?(?: ?#?\d+)?$", re.IGNORECASE)
 _KIND = re.compile(
-    r"^(?P<named>(?:sample|example)s? )?(?P<kind>in|out)put(?P<end> for (?:the )?(?:sample|example).*)?(?: ?#?\d+)?$",
+    r"^(?P<named>(?:sample|example)s? (?:#?\d+ )?)?(?P<kind>in|out)put(?P<end> for (?:the )?(?:sample|example).*)?"
+    r"(?: ?#?\d+)?$",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
@@ -106,7 +107,7 @@ def _step(state: _Sections, line: str) -> None:
     elif dashed or (_EXAMPLES.match(title) and not inline and state.kind != "in"):
         state.close()
         state.in_examples = bool(_EXAMPLES.match(title))
-    elif state.kind == "out" and _CLOSING.match(title):
+    elif state.kind == "out" and any(map(str.strip, state.lines)) and _CLOSING.match(title):
         state.close()
     elif state.kind:
         state.lines.append(line)
