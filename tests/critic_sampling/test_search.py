@@ -317,6 +317,24 @@ def test_without_a_critic_one_token_is_kept_and_failing_programs_are_repaired_in
     assert models.scored == []
 
 
+def test_a_program_that_did_not_come_from_a_model_is_not_scored_and_refined_from_the_start():
+    """It has no tokens, so no prefix and no value; what is drawn from it has."""
+    models = FakeModels()
+    result = critic_sample(
+        PROBLEM,
+        [Program("p", 0, "typed by a person")],
+        generator=models,
+        critic=models,
+        repairer=None,
+        run_example_tests=models.run_tests,
+        config=CriticSamplingConfig(),
+        seed=0,
+    )
+    assert models.prefix_requests == [[("p", b"", 1)]]
+    assert models.scored == [["p"]]
+    assert [c.program_value for c in result.candidates] == [None, pytest.approx(0.9)]
+
+
 def test_the_controls_ignore_the_critic():
     """`empty` keeps nothing; `random` keeps each proper prefix sometimes, and no other."""
     models = FakeModels()

@@ -273,8 +273,8 @@ def _judge(searches: Sequence[_Search], tools: _Tools) -> None:
 
 
 def _score(items: Iterable[tuple[_Search, int]], tools: _Tools) -> None:
-    """Ask the critic about candidates it has not scored yet."""
-    todo = [(s, index) for s, index in items if index not in s.token_probs]
+    """Ask the critic about candidates it has not scored yet; a text without tokens has no value."""
+    todo = [(s, index) for s, index in items if index not in s.token_probs and s.candidates[index].program.tokens]
     if tools.critic is None or not todo:
         return
     scores = tools.critic.score([(s.problem, s.candidates[index].program) for s, index in todo])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal
 
@@ -222,6 +222,15 @@ def summarise(
         num_missing=sum(c.is_tested and c.num_samples == 0 for c in problems),
         num_short=sum(0 < c.num_samples < largest for c in problems),
         num_masked=sum(c.num_masked for c in problems),
+    )
+
+
+def with_metric(summary: Summary, name: str, other: Summary, metric: str = "pass@1") -> Summary:
+    """Return `summary` with one more metric: `metric` of `other`, called `name` (the greedy programs' pass@1, say)."""
+    return replace(
+        summary,
+        scores={**summary.scores, name: other.scores[metric]},
+        by_problem={**summary.by_problem, name: other.by_problem[metric]},
     )
 
 

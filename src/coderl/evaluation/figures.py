@@ -1,0 +1,225 @@
+"""Figures of the report as inline SVG: text stays text, colours follow the page's light or dark theme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from coderl.evaluation.pass_at_k import Estimate
+from coderl.types import Outcome
+
+Z_95 = 1.96
+"""Half the width of a 95% interval, in standard errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class DotRow:
+    """One row of a dot chart: a model, and its estimate in each panel."""
+
+    label: str
+    note: str
+    is_control: bool
+    estimates: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One quantity over training."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    """(step, value), in order."""
+    unit: str = ""
+
+
+def dot_chart(rows: Sequence[DotRow], panels: Sequence[str], x_label: str) -> Markup:
+    """Return a chart with a panel a difficulty: dots at the means, bars over 95% intervals, on one common scale."""
+    left, gap, right, top, row_height, width = 216.0, 26.0, 44.0, 30.0, 38.0, 1000.0
+    panel_width = (width - left - right - gap * (len(panels) - 1)) / max(len(panels), 1)
+    ends = [min(1.0, e.mean + _half_width(e)) for row in rows for e in row.estimates.values()]
+    ticks = _ticks(0.0, 100 * max([0.01, *ends]), 4 if len(panels) > 2 else 8)
+    bottom = top + row_height * len(rows)
+    parts: list[Markup] = []
+    for index, row in enumerate(rows):
+        y = top + row_height * (index + 0.5)
+        parts.append(_text(left - 14, y - 2, row.label, "end", "label"))
+        parts.append(_text(left - 14, y + 12, row.note, "end", "note"))
+    for number, panel in enumerate(panels):
+        x0 = left + number * (panel_width + gap)
+        scale = panel_width / ticks[-1]
+        parts.append(_text(x0, 14, panel, "start", "panel"))
+        for tick in ticks:
+            parts.append(_line(x0 + tick * scale, top, x0 + tick * scale, bottom, "grid" if tick else "axis"))
+            parts.append(_text(x0 + tick * scale, bottom + 16, f"{tick:g}", "middle", "tick"))
+        for index, row in enumerate(rows):
+            if panel in row.estimates:
+                y = top + row_height * (index + 0.5)
+                parts.append(_dot(x0, y, scale, row.estimates[panel], row.is_control))
+    parts.append(_text(left, bottom + 36, x_label, "start", "tick"))
+    return _svg(width, bottom + 44, x_label, parts)
+
+
+def _dot(x0: float, y: float, scale: float, estimate: Estimate, is_control: bool) -> Markup:
+    low, high = (100 * min(1.0, max(0.0, estimate.mean + sign * _half_width(estimate))) for sign in (-1, 1))
+    x, kind = x0 + 100 * estimate.mean * scale, "control" if is_control else "method"
+    return Markup("<g class='{}'>{}<circle cx='{:.1f}' cy='{:.1f}' r='5'/>{}</g>").format(
+        kind,
+        _line(x0 + low * scale, y, x0 + high * scale, y, "whisker"),
+        x,
+        y,
+        _text(x0 + high * scale + 8, y + 4, f"{100 * estimate.mean:.1f}", "start", "value"),
+    )
+
+
+def outcome_bars(rows: Sequence[tuple[str, Mapping[Outcome, int]]]) -> Markup:
+    """Return one bar a row, divided by the share of each outcome."""
+    left, width, top, row_height = 216.0, 1000.0, 30.0, 40.0
+    parts: list[Markup] = []
+    x = left
+    for outcome in reversed(Outcome):
+        parts.append(_rect(x, 2, 12, 12, f"u{int(outcome)}"))
+        parts.append(_text(x + 18, 12, outcome_words(outcome), "start", "tick"))
+        x += 130
+    for index, (label, counts) in enumerate(rows):
+        y, x, total = top + row_height * index, left, sum(counts.values())
+        parts.append(_text(left - 14, y + 15, label, "end", "label"))
+        parts.append(_text(left - 14, y + 29, f"{total:,} programs", "end", "note"))
+        for outcome in reversed(Outcome):
+            share = counts.get(outcome, 0) / total if total else 0.0
+            size = share * (width - left)
+            tip = f"{outcome_words(outcome)}: {counts.get(outcome, 0):,} of {total:,} ({100 * share:.1f}%)"
+            parts.append(_rect(x, y + 4, size, 26, f"u{int(outcome)}", tip))
+            if size > 46:
+                parts.append(_text(x + size / 2, y + 21, f"{100 * share:.1f}%", "middle", f"on-u{int(outcome)}"))
+            x += size
+    return _svg(width, top + row_height * len(rows), "Outcomes of programs", parts)
+
+
+def line_chart(curve: Curve, x_label: str) -> Markup:
+    """Return one curve with labelled axes; more than 40 points are drawn faint under their running mean."""
+    left, top, width, height, plot_bottom = 50.0, 30.0, 320.0, 200.0, 160.0
+    points = [(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)]
+    name = f"{curve.name} ({curve.unit})" if curve.unit else curve.name
+    parts = [_text(0, 14, name, "start", "panel")]
+    if not points:
+        parts.append(_text(left, 90, "no finite value", "start", "note"))
+        return _svg(width, height, name, parts)
+    y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), 4)
+    x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), 4, whole=True)
+    x_low, x_high = points[0][0], max(points[-1][0], points[0][0] + 1e-9)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low)
+        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return left + across * (width - left - 12), plot_bottom - up * (plot_bottom - top)
+
+    for tick in y_ticks:
+        y = at(x_low, tick)[1]
+        parts += [_line(left, y, width - 12, y, "grid"), _text(left - 6, y + 4, _number(tick), "end", "tick")]
+    for tick in (t for t in x_ticks if x_low <= t <= x_high):
+        parts.append(_text(at(tick, y_ticks[0])[0], plot_bottom + 16, _number(tick), "middle", "tick"))
+    parts.append(_line(left, plot_bottom, width - 12, plot_bottom, "axis"))
+    parts.append(_text((left + width - 12) / 2, plot_bottom + 34, x_label, "middle", "tick"))
+    drawn = _thinned(points, 400)
+    if len(points) > 40:
+        parts.append(_path([at(*p) for p in drawn], "raw"))
+        drawn = _thinned(_running_mean(points, max(3, len(points) // 20)), 400)
+    parts.append(_path([at(*p) for p in drawn], "curve"))
+    if len(points) == 1:
+        parts.append(Markup("<circle class='curve-dot' cx='{:.1f}' cy='{:.1f}' r='3'/>").format(*at(*points[0])))
+    return _svg(width, height, name, parts)
+
+
+def time_bars(rows: Sequence[tuple[str, float]]) -> Markup:
+    """Return one bar a stage, as long as its wall time."""
+    left, right, width, row_height = 216.0, 90.0, 1000.0, 24.0
+    longest = max([seconds for _, seconds in rows] + [1e-9])
+    parts: list[Markup] = []
+    for index, (label, seconds) in enumerate(rows):
+        y, size = row_height * index, (width - left - right) * seconds / longest
+        parts.append(_text(left - 14, y + 16, label, "end", "label"))
+        parts.append(_rect(left, y + 4, max(size, 1.0), 16, "time"))
+        parts.append(_text(left + max(size, 1.0) + 8, y + 16, duration(seconds), "start", "value"))
+    return _svg(width, row_height * len(rows) + 4, "Wall time by stage", parts)
+
+
+def outcome_words(outcome: Outcome) -> str:
+    """Return `runtime error` for RUNTIME_ERROR."""
+    return outcome.name.lower().replace("_", " ")
+
+
+def duration(seconds: float) -> str:
+    """Return 0.4 s, 12 s, 3 min 05 s or 2 h 07 min."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+# -------------------------------------------------------------------------------------------------------- pieces
+
+
+def _half_width(estimate: Estimate) -> float:
+    return Z_95 * (estimate.standard_error or 0.0)
+
+
+def _ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
+    """Return round numbers, at most `most` steps apart, from at or below `low` to at or above `high`."""
+    if high - low < 1e-12 * max(abs(low), abs(high), 1e-300):
+        margin = abs(low) / 2 or 1.0
+        low, high = low - margin, high + margin
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(m * power for m in (1, 2, 5, 10, 20) if (high - low) / (m * power) <= most)
+    step = max(step, 1.0) if whole else step
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) if step >= 1e-9 else i * step for i in range(first, max(last, first + 1) + 1)]
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value / 1000:g}k"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:g}"
+
+
+def _running_mean(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
+    """Return each point with the mean of the values around it."""
+    means = []
+    for i, (x, _) in enumerate(points):
+        near = points[max(0, i - width // 2) : i + width // 2 + 1]
+        means.append((x, sum(y for _, y in near) / len(near)))
+    return means
+
+
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _path(points: Sequence[tuple[float, float]], kind: str) -> Markup:
+    line = " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return Markup("<path class='{}' d='M{}'/>").format(kind, line)
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str) -> Markup:
+    return Markup("<text x='{:.1f}' y='{:.1f}' text-anchor='{}' class='{}'>{}</text>").format(x, y, anchor, kind, text)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return Markup("<line x1='{:.1f}' y1='{:.1f}' x2='{:.1f}' y2='{:.1f}' class='{}'/>").format(x1, y1, x2, y2, kind)
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> Markup:
+    title = Markup("<title>{}</title>").format(tip) if tip else Markup()
+    box = Markup("<rect x='{:.1f}' y='{:.1f}' width='{:.1f}' height='{:.1f}' class='{}'>{}</rect>")
+    return box.format(x, y, width, height, kind, title)
+
+
+def _svg(width: float, height: float, label: str, parts: Sequence[Markup]) -> Markup:
+    opening = Markup("<svg viewBox='0 0 {:.0f} {:.0f}' role='img' aria-label='{}'>").format(
+        width, height, escape(label)
+    )
+    return opening + Markup("").join(parts) + Markup("</svg>")

@@ -1,0 +1,262 @@
+"""The report of a run: one HTML page that needs no network, and the closing table for the terminal."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from rich.table import Table
+
+from coderl import records
+from coderl.evaluation import figures
+from coderl.evaluation.figures import Curve, DotRow, outcome_words
+from coderl.evaluation.pass_at_k import ALL, Estimate, Interval, Summary
+from coderl.types import Outcome
+
+MAX_MESSAGE_CHARS = 400
+MAX_PROGRAM_CHARS = 20_000
+MAX_DESCRIPTION_CHARS = 4_000
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control and direction characters: they hide or reorder what a hostile program says, or cannot be written."""
+
+
+# ------------------------------------------------------------------------------------------------------- what to show
+
+
+@dataclass(frozen=True, slots=True)
+class HeadlineRow:
+    """One model under one way of decoding."""
+
+    stage: str
+    decoding: str
+    """Such as `T=0.6, 20 samples`."""
+    summary: Summary
+    """Its metrics are the table's columns; every row may have others."""
+    is_control: bool = False
+    """True for what the method has to beat: other decoding of the warm start, more cross-entropy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One model against another on the same problems."""
+
+    better: str
+    """The model expected to be ahead."""
+    baseline: str
+    metric: str
+    baseline_mean: float
+    difference: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeDistribution:
+    """What became of one model's programs."""
+
+    label: str
+    counts: Mapping[Outcome, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CurveGroup:
+    """The curves of one training stage."""
+
+    stage: str
+    curves: tuple[Curve, ...]
+    x_label: str = "optimiser step"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleProgram:
+    """One program for people to read."""
+
+    problem_id: str
+    difficulty: str
+    description: str
+    stage: str
+    kind: str
+    outcome: Outcome | None
+    """None where the sandbox failed."""
+    pieces: tuple[tuple[str, float | None], ...]
+    """Text and value of each token, in order; a single piece without a value for a program that was not scored."""
+    error_subtype: str | None = None
+    message: str = ""
+    error_line: int | None = None
+    program_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one stage took."""
+
+    stage: str
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """All that the page shows, in the order it shows it."""
+
+    title: str
+    abstract: str
+    """One or two sentences: which model, which problems, which question."""
+    rows: tuple[HeadlineRow, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    """The first is the page's headline."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before believing the numbers."""
+    outcomes: tuple[OutcomeDistribution, ...] = ()
+    curves: tuple[CurveGroup, ...] = ()
+    samples: tuple[SampleProgram, ...] = ()
+    value_label: str = "critic's probability that a program with this prefix passes"
+    tallies: Mapping[str, int] = field(default_factory=dict)
+    """What was left out: untested problems, skipped problems, sandbox faults."""
+    timings: tuple[Timing, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    chart_metric: str = "pass@1"
+    """The metric of the first figure."""
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+
+def write(path: Path, data: ReportData) -> None:
+    """Write the page to `path`, all of it or nothing."""
+    records.write_text(path, render(data))
+
+
+def render(data: ReportData) -> str:
+    """Return the page: no script, no network, and all text of programs and problems escaped."""
+    environment = jinja2.Environment(
+        autoescape=True, finalize=_clean, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        estimate=_estimate_cell, points=_points, words=outcome_words, tint=tint, lines=lines_of, cut=_cut
+    )
+    source = importlib.resources.files("coderl.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        data=data,
+        finding=finding(data),
+        metrics=metrics_of(data),
+        difficulties=difficulties_of(data),
+        dot_chart=_dot_chart(data),
+        outcome_bars=figures.outcome_bars([(o.label, o.counts) for o in data.outcomes]),
+        time_bars=figures.time_bars([(t.stage, t.wall_s) for t in data.timings]),
+        total_time=figures.duration(sum(t.wall_s for t in data.timings)),
+        line_chart=figures.line_chart,
+        all_problems=ALL,
+        max_message=MAX_MESSAGE_CHARS,
+        max_description=MAX_DESCRIPTION_CHARS,
+    )
+
+
+def finding(data: ReportData) -> str:
+    """Return the headline sentence: the first contrast, and whether its interval leaves the sign open."""
+    if not data.contrasts:
+        return ""
+    c = data.contrasts[0]
+    after = c.baseline_mean + c.difference.mean
+    numbers = f"{c.metric} of {100 * after:.1f}% against {100 * c.baseline_mean:.1f}%"
+    if c.difference.low > 0:
+        return f"{c.better} beats {c.baseline}: {numbers}."
+    if c.difference.high < 0:
+        return f"{c.better} is worse than {c.baseline}: {numbers}."
+    return f"No clear difference between {c.better} and {c.baseline}: {numbers}."
+
+
+def metrics_of(data: ReportData) -> list[str]:
+    """Return the names of all metrics of all rows, in the order met."""
+    return list(dict.fromkeys(metric for row in data.rows for metric in row.summary.scores))
+
+
+def difficulties_of(data: ReportData) -> list[str]:
+    """Return `all` and then the difficulties, in the order met; only `all` where there is a single difficulty."""
+    names = dict.fromkeys(name for row in data.rows for by in row.summary.scores.values() for name in by if name != ALL)
+    return [ALL, *names] if len(names) > 1 else [ALL]
+
+
+def _dot_chart(data: ReportData) -> Markup:
+    rows = [
+        DotRow(row.stage, row.decoding, row.is_control, row.summary.scores[data.chart_metric])
+        for row in data.rows
+        if data.chart_metric in row.summary.scores
+    ]
+    return figures.dot_chart(rows, difficulties_of(data), f"{data.chart_metric}, % of problems; bars: 95% intervals")
+
+
+def lines_of(pieces: Iterable[tuple[str, float | None]]) -> list[list[tuple[str, float | None]]]:
+    """Return the pieces line by line: a piece with line ends is divided, each part keeping its value."""
+    lines: list[list[tuple[str, float | None]]] = [[]]
+    left = MAX_PROGRAM_CHARS
+    for text, value in pieces:
+        first, *others = text[:left].split("\n")
+        left -= len(text)
+        lines[-1].append((first + ("↵" if others and value is not None else ""), value))
+        for number, part in enumerate(others, start=1):
+            is_end = number < len(others) and value is not None
+            lines.append([(part + ("↵" if is_end else ""), value)])
+        if left <= 0:
+            lines.append([("... cut here", None)])
+            break
+    return [[(text, value) for text, value in line if text] for line in lines]
+
+
+def tint(value: float | None) -> str:
+    """Return the background of a token: orange towards 0, blue towards 1, none at 0.5 or without a value."""
+    if value is None:
+        return "transparent"
+    strength = min(1.0, 2 * abs(value - 0.5))
+    red, green, blue = (0, 114, 178) if value > 0.5 else (213, 94, 0)
+    return f"rgba({red},{green},{blue},{0.75 * strength:.2f})"
+
+
+def _clean(value: Any) -> Any:
+    return _UNSAFE.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + " ... (cut)"
+
+
+def _points(value: float) -> str:
+    """Return a difference in percentage points, signed."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _estimate_cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    error = "" if estimate.standard_error is None else f" ± {100 * estimate.standard_error:.1f}"
+    return f"{100 * estimate.mean:.1f}{error}"
+
+
+# ----------------------------------------------------------------------------------------------------- the terminal
+
+
+def closing_table(data: ReportData) -> Table:
+    """Return the headline numbers over all problems as a table for the terminal."""
+    table = Table(title=f"{data.title}: % of problems ± standard error", title_justify="left")
+    table.add_column("model", no_wrap=True)
+    table.add_column("decoding")
+    metrics = metrics_of(data)
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for row in data.rows:
+        cells = [_estimate_cell(row.summary.scores.get(metric, {}).get(ALL)) for metric in metrics]
+        style = "dim" if row.is_control else "bold"
+        table.add_row(_plain(row.stage), _plain(row.decoding), *cells, style=style)
+    if data.contrasts:
+        table.caption = _plain(finding(data))
+        table.caption_justify = "left"
+    return table
+
+
+def _plain(text: str) -> str:
+    """Return text that the terminal shows as it is: no markup, no control characters."""
+    return _UNSAFE.sub("\ufffd", text).replace("[", "\\[")
