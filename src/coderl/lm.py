@@ -357,8 +357,8 @@ def tiny_t5(
         dropout_rate=dropout,
         pad_token_id=_token_id(tokenizer, "pad"),
         eos_token_id=_token_id(tokenizer, "eos"),
-        decoder_start_token_id=_token_id(tokenizer, "pad"),
     )
+    config.decoder_start_token_id = config.pad_token_id
     return LanguageModel(_untrained(T5ForConditionalGeneration, config, seed), tokenizer).eval()
 
 

@@ -27,6 +27,11 @@ class PromptConfig(BaseModel):
     max_program_tokens: Annotated[int, Field(ge=8)] = 512
 
 
+def prompt_tokens(model: LanguageModel, problem: Problem, config: PromptConfig) -> list[int]:
+    """Return the tokens that `model` (an actor's or a critic's) reads for a problem."""
+    return model.encode_prompt(prompts.actor_prompt(problem, style=config.style), config.max_prompt_tokens)
+
+
 class Actor:
     """A language model that writes programs for problems.
 
@@ -52,9 +57,8 @@ class Actor:
     # ------------------------------------------------------------------------------------------ text and tokens
 
     def encode_prompt(self, problem: Problem) -> list[int]:
-        """Return the tokens that the actor and the critic read for a problem."""
-        text = prompts.actor_prompt(problem, style=self.prompt.style)
-        return self.model.encode_prompt(text, self.prompt.max_prompt_tokens)
+        """Return the tokens that the actor reads for a problem."""
+        return prompt_tokens(self.model, problem, self.prompt)
 
     def encode_solution(self, problem: Problem, code: str) -> tuple[int, ...]:
         """Return the tokens that the actor should write for a program, end of sequence included."""
