@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import Literal
 
+from coderl.critic.columns import outcome_column
 from coderl.types import InputError, Outcome
 
 Baseline = Literal["none", "greedy", "group_mean", "leave_one_out", "group_normalised"]
@@ -148,14 +149,6 @@ def error_line_values(token_lines: Sequence[int], error_line: int | None) -> tup
     if error_line is None or error_line not in token_lines:
         return uniform_values(len(token_lines))
     return tuple(float(line == error_line) for line in token_lines)
-
-
-def outcome_column(outcome: Outcome, num_outcomes: int) -> int:
-    """Return the critic's column for `outcome`: its number of 4, or of 2 whether it passed."""
-    if num_outcomes == len(Outcome):
-        return int(outcome)
-    assert num_outcomes == 2, num_outcomes
-    return int(outcome is Outcome.PASSED_TEST)
 
 
 def token_returns(relative_return: float, token_values: Sequence[float]) -> tuple[float, ...]:

@@ -1,0 +1,79 @@
+"""Programs -> the critic's probabilities: one row a program, and one row a token for the prefix that ends there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from coderl.critic.model import Critic
+
+
+@dataclass(frozen=True, slots=True)
+class CriticScore:
+    """What the critic says of one program."""
+
+    program_probs: tuple[float, ...]
+    """p(u | W, D) for each outcome u; the last is `passed`."""
+    token_probs: tuple[tuple[float, ...], ...]
+    """p(u | w_1..w_t, D), one row a program token."""
+
+    @property
+    def program_value(self) -> float:
+        """The probability that the program passes: q(W)."""
+        return self.program_probs[-1]
+
+    @property
+    def prefix_values(self) -> tuple[float, ...]:
+        """The probability of passing after each token."""
+        return tuple(row[-1] for row in self.token_probs)
+
+
+def values(
+    critic: Critic, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]], *, batch_size: int = 32
+) -> list[CriticScore]:
+    """Return one `CriticScore` a program, in the given order.
+
+    Source: CodeRL Eq. 10-12.
+
+    Args:
+        critic: of 4 outcomes or binary.
+        prompts: the tokens of each program's own prompt.
+        programs: at least one token each; batches hold programs of like length, so that little is padding.
+        batch_size: programs in a forward pass.
+    """
+    assert all(len(program) > 0 for program in programs), "a program without tokens has no value"
+    scores: list[CriticScore | None] = [None] * len(programs)
+    for index, score in iter_values(critic, prompts, programs, batch_size=batch_size):
+        scores[index] = score
+    return [score for score in scores if score is not None]
+
+
+def iter_values(
+    critic: Critic, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]], *, batch_size: int = 32
+) -> Iterator[tuple[int, CriticScore]]:
+    """Yield (position, score) as batches are done, longest programs first: memory runs out at once or not at all."""
+    was_training = critic.training
+    critic.eval()
+    order = sorted(range(len(programs)), key=lambda i: (-len(programs[i]) - len(prompts[i]), i))
+    try:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            yield from zip(rows, _batch_values(critic, prompts, programs, rows), strict=True)
+    finally:
+        critic.train(was_training)
+
+
+@torch.inference_mode()
+def _batch_values(
+    critic: Critic, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]], rows: Sequence[int]
+) -> list[CriticScore]:
+    batch = critic.model.collate([prompts[i] for i in rows], [programs[i] for i in rows])
+    program_logits, token_logits = critic.both_logits(batch)
+    program_probs = program_logits.float().softmax(-1).tolist()
+    token_probs = token_logits.float().softmax(-1).tolist()
+    return [
+        CriticScore(tuple(whole), tuple(tuple(row) for row in per_token[: len(programs[i])]))
+        for i, whole, per_token in zip(rows, program_probs, token_probs, strict=True)
+    ]

@@ -1,0 +1,84 @@
+"""A training run on disk: weights, optimiser and position, whole or absent, the last two of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from coderl.records import atomic_dir, read_json, write_json
+from coderl.types import InputError
+
+PROGRESS_FILE = "progress.json"
+NUM_KEPT = 2
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; with weights and optimiser, all that the rest of the run depends on."""
+
+    step: int = 0
+    """Updates taken."""
+    epoch: int = 0
+    num_batches_done: int = 0
+    """Of this epoch."""
+    epochs_done: float = 0.0
+    cpu_s: float = 0.0
+    """CPU-seconds spent in updates, validation and the caller's own work left out."""
+    best_value: float | None = None
+    best_step: int = 0
+    num_validations_since_best: int = 0
+    has_stopped: bool = False
+    """True once validation has not improved for `patience` times."""
+
+
+def save(accelerator: Accelerator, folder: Path, progress: Progress, fingerprint: dict[str, Any]) -> None:
+    """Write the checkpoint of `progress.step` under `folder` and delete all but the last two."""
+    with _shared_atomic_dir(accelerator, folder / f"step-{progress.step:08d}") as temporary:
+        accelerator.save_state(str(temporary), safe_serialization=True)
+        if accelerator.is_main_process:
+            write_json(temporary / PROGRESS_FILE, {"fingerprint": fingerprint, "progress": asdict(progress)})
+    if accelerator.is_main_process:
+        for old in sorted(folder.glob("step-*"))[:-NUM_KEPT]:
+            shutil.rmtree(old)
+
+
+def restore(accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any]) -> Progress:
+    """Return where the run in `folder` stands, having loaded its last checkpoint; a fresh start where there is none.
+
+    Raises:
+        InputError: the checkpoint belongs to other settings, another model or other examples.
+    """
+    if accelerator.is_main_process:
+        for torn in folder.glob(".*.tmp"):  # what a kill left of a checkpoint that was being written
+            shutil.rmtree(torn, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    found = sorted(folder.glob(f"step-*/{PROGRESS_FILE}"))
+    if not found:
+        return Progress()
+    record = read_json(found[-1])
+    differing = [key for key in fingerprint if record["fingerprint"].get(key) != fingerprint[key]]
+    if differing:
+        raise InputError(
+            f"{found[-1].parent} belongs to a run with another {differing[0]}: delete {folder} to train anew"
+        )
+    accelerator.load_state(str(found[-1].parent))
+    known = {f.name for f in fields(Progress)}
+    return Progress(**{key: value for key, value in record["progress"].items() if key in known})
+
+
+@contextmanager
+def _shared_atomic_dir(accelerator: Accelerator, path: Path) -> Iterator[Path]:
+    """Yield to every process the one temporary folder that the main process makes and, when all are done, renames."""
+    with atomic_dir(path) if accelerator.is_main_process else nullcontext(path) as temporary:
+        shared = [str(temporary)]
+        broadcast_object_list(shared)
+        yield Path(shared[0])
+        accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()

@@ -1,0 +1,309 @@
+"""The one optimisation loop: examples and a loss -> new weights, as a generator of step metrics.
+
+Every training stage is this loop with another loss. It runs on `accelerate`, so that `accelerate launch` gives it many
+processes and mixed precision. What a run does depends on its settings and examples alone: the order of examples comes
+from (seed, epoch) and the dropout of a step from (seed, step), so that a run that was killed and resumed ends with the
+same weights, bit for bit on a CPU, whatever the caller does between steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from coderl.records import atomic_path
+from coderl.training import checkpoint
+from coderl.training.checkpoint import Progress
+from coderl.training.optim import OptimConfig, fraction_done, learning_rate, parameter_groups, plan_batches
+
+E = TypeVar("E")
+LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
+"""loss_fn(model, examples) -> (mean loss over the examples, figures to log). A third parameter named `whole` says that
+the function divides by the size of `whole` instead, of which `examples` are a part: then the loss of a batch does not
+depend on how it is split over processes and accumulation steps."""
+Validate = Callable[[], dict[str, float]]
+
+BEST_FILE = "best.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """What one update did."""
+
+    step: int
+    """1 for the first."""
+    epoch: float
+    """Passes over the examples so far."""
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    """Before clipping."""
+    num_examples: int
+    cpu_s: float
+    """CPU-seconds of updates since the run began, earlier parts of a resumed run included."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The loss's own figures."""
+    validation: dict[str, float] = field(default_factory=dict)
+    """Of a validation after this step; `start_...` in the first step are those before it."""
+
+    def record(self) -> dict[str, float]:
+        """Return everything as one flat JSON object."""
+        own = {name: getattr(self, name) for name in self.__slots__ if name not in ("metrics", "validation")}
+        return {**own, **self.metrics, **{f"validation_{name}": value for name, value in self.validation.items()}}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: the loss or its gradient is not a finite number."""
+
+
+# ----------------------------------------------------------------------------------------------------- the loop
+
+
+def train(
+    model: nn.Module,
+    examples: Sequence[E] | Callable[[int], Sequence[E]],
+    loss_fn: LossFn,
+    config: OptimConfig,
+    *,
+    checkpoint_dir: Path | None = None,
+    length_of: Callable[[E], int] | None = None,
+    validate: Validate | None = None,
+) -> Iterator[StepMetrics]:
+    """Yield the metrics of each update of `model`, in place; when the generator ends, so has training.
+
+    Whoever stops asking stops training: the weights are then those of the last step.
+
+    Args:
+        model: the weights to move, those that require a gradient.
+        examples: fixed, or a function of the epoch (0 for the first) that draws that epoch's; resuming needs it to
+            return the same for the same epoch.
+        loss_fn: see `LossFn`.
+        config: when to end, at what rate, in which order.
+        checkpoint_dir: where to leave checkpoints; a run found there is resumed, a finished one only loaded.
+        length_of: tokens of an example, for batches of like length.
+        validate: figures of the current weights; see `keep_best`, `best_metric` and `patience`.
+
+    Raises:
+        TrainingError: the loss or the gradient of a step is not finite.
+        InputError: `checkpoint_dir` holds another run.
+    """
+    draw = examples if callable(examples) else lambda epoch: examples
+    run = _Run(model, loss_fn, config, checkpoint_dir, validate)
+    run.resume(num_examples=None if callable(examples) else len(examples))
+    progress = run.progress
+    while not run.is_done():
+        drawn = draw(progress.epoch)
+        lengths = [length_of(e) for e in drawn] if length_of else [0] * len(drawn)
+        bucket = config.bucket_by_length and length_of is not None
+        plan = plan_batches(lengths, config.batch_size, seed=config.seed, epoch=progress.epoch, bucket_by_length=bucket)
+        plan = [rows for rows in plan if len(rows) >= run.num_parts]
+        if not plan:
+            raise ValueError(f"{len(drawn)} examples in epoch {progress.epoch}: too few for one batch")
+        for rows in plan[progress.num_batches_done :]:
+            metrics = run.update([drawn[i] for i in rows], len(plan))
+            yield run.close_step(metrics)
+            if run.is_done():
+                break
+    run.finish()
+
+
+class _Objective(nn.Module, Generic[E]):
+    """The loss as a module's forward pass, which is where accelerate's wrappers (DDP, FSDP, autocast) take hold."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn):
+        super().__init__()
+        self.model = model
+        self.loss_fn = loss_fn
+        self.takes_whole = "whole" in inspect.signature(loss_fn).parameters
+
+    def forward(self, part: list[E], whole: list[E]) -> tuple[Tensor, dict[str, float]]:
+        """Return the part's share of the loss and figures of the whole batch."""
+        if self.takes_whole:
+            return self.loss_fn(self.model, part, whole)
+        loss, metrics = self.loss_fn(self.model, part)
+        share = len(part) / len(whole)
+        return loss * share, {name: value * share for name, value in metrics.items()}
+
+
+class _Run:
+    """The state of one call of `train`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn,
+        config: OptimConfig,
+        checkpoint_dir: Path | None,
+        validate: Validate | None,
+    ):
+        AcceleratorState._reset_state()  # an earlier stage of this process may have used another precision
+        self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
+        self.model = model
+        optimiser = torch.optim.AdamW(parameter_groups(model, config.weight_decay), config.learning_rate, config.betas)
+        self.objective, self.optimiser = self.accelerator.prepare(_Objective(model, loss_fn), optimiser)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.num_parts = self.accelerator.num_processes * config.gradient_accumulation_steps
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        self.fingerprint: dict[str, Any] = {}
+        self.start_validation: dict[str, float] = {}
+
+    # ------------------------------------------------------------------------------------------ one update
+
+    def update(self, batch: list[E], num_batches: int) -> StepMetrics:
+        """Take one step on `batch` and move `progress` past it."""
+        progress, config = self.progress, self.config
+        rate = learning_rate(config, progress.step + 1, fraction_done(config, progress))
+        started = time.process_time()
+        with self._step_randomness():
+            loss, metrics = self._backward(batch)
+        grad_norm = self._apply(rate)
+        progress.cpu_s += time.process_time() - started
+        progress.step += 1
+        progress.num_batches_done += 1
+        progress.epochs_done = progress.epoch + progress.num_batches_done / num_batches
+        if progress.num_batches_done == num_batches:
+            progress.epoch, progress.num_batches_done = progress.epoch + 1, 0
+        return StepMetrics(
+            progress.step, progress.epochs_done, loss, rate, grad_norm, len(batch), progress.cpu_s, metrics
+        )
+
+    def _backward(self, batch: list[E]) -> tuple[float, dict[str, float]]:
+        self.objective.train()
+        first = self.accelerator.process_index * self.config.gradient_accumulation_steps
+        mine = [batch[k :: self.num_parts] for k in range(first, first + self.config.gradient_accumulation_steps)]
+        totals: dict[str, float] = {}
+        for k, part in enumerate(mine):
+            with self._gradient_sync(is_last=k == len(mine) - 1):
+                loss, metrics = self.objective(part, batch)
+                self.accelerator.backward(loss * self.accelerator.num_processes)  # its wrappers average over processes
+            for name, value in {"loss": loss.item(), **metrics}.items():
+                totals[name] = totals.get(name, 0.0) + value
+        totals = self._sum_over_processes(totals)
+        loss = totals.pop("loss")
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss of step {self.progress.step + 1} is {loss}: lower the learning rate?")
+        return loss, totals
+
+    def _apply(self, rate: float) -> float:
+        grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        norm = 0.0 if grad_norm is None else float(grad_norm)
+        if not math.isfinite(norm) and self.accelerator.mixed_precision != "fp16":  # fp16's scaler skips such steps
+            raise TrainingError(f"the gradient of step {self.progress.step + 1} is {norm}: lower the learning rate?")
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return norm
+
+    def _gradient_sync(self, *, is_last: bool) -> Any:
+        return nullcontext() if is_last else self.accelerator.no_sync(self.objective)
+
+    @contextmanager
+    def _step_randomness(self) -> Iterator[None]:
+        """Dropout from (seed, step, process) alone, leaving the caller's random numbers as they were."""
+        device = self.accelerator.device
+        key = [self.config.seed, self.progress.step, self.accelerator.process_index]
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+            yield
+
+    def _sum_over_processes(self, totals: dict[str, float]) -> dict[str, float]:
+        if self.accelerator.num_processes == 1:
+            return totals
+        names = sorted(totals)
+        mine = torch.tensor([totals[n] for n in names], dtype=torch.float32, device=self.accelerator.device)
+        summed = self.accelerator.reduce(mine, reduction="sum")
+        return dict(zip(names, summed.tolist(), strict=True))  # type: ignore[union-attr]
+
+    # ------------------------------------------------------------------------------- validation and the end
+
+    def close_step(self, metrics: StepMetrics) -> StepMetrics:
+        """Validate and write a checkpoint where they are due; return the metrics with what validation found."""
+        every, is_epoch_end = self.config.validate_every_steps, self.progress.num_batches_done == 0
+        is_due = self.progress.step % every == 0 if every else is_epoch_end
+        found = dict(self.start_validation)
+        self.start_validation = {}
+        if self.validate and (is_due or self.is_done()):
+            found |= self._validated()
+        every = self.config.checkpoint_every_steps
+        if self.is_done() or (every and self.progress.step % every == 0):
+            self._save()
+        return dataclasses.replace(metrics, validation=found)
+
+    def _validated(self) -> dict[str, float]:
+        assert self.validate is not None
+        was_training = self.model.training
+        self.model.eval()
+        found = self.validate()
+        self.model.train(was_training)
+        if not self.config.keep_best and self.config.patience is None:
+            return found
+        value, best = found[self.config.best_metric], self.progress.best_value
+        is_better = best is None or (value < best if self.config.best_is == "lowest" else value > best)
+        if is_better:
+            self.progress.best_value, self.progress.best_step = value, self.progress.step
+            self.progress.num_validations_since_best = 0
+            self._remember_best()
+        else:
+            self.progress.num_validations_since_best += 1
+        patience = self.config.patience
+        self.progress.has_stopped = patience is not None and self.progress.num_validations_since_best >= patience
+        return found
+
+    def _remember_best(self) -> None:
+        if not self.config.keep_best:
+            return
+        self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        if self.checkpoint_dir is not None and self.accelerator.is_main_process:
+            with atomic_path(self.checkpoint_dir / BEST_FILE) as temporary:
+                save_model(self.model, str(temporary))
+
+    def is_done(self) -> bool:
+        """True when a limit is reached or validation has stopped the run."""
+        return self.progress.has_stopped or fraction_done(self.config, self.progress) >= 1.0
+
+    def finish(self) -> None:
+        """Leave the model with the best weights known, for use."""
+        best_file = None if self.checkpoint_dir is None else self.checkpoint_dir / BEST_FILE
+        if self.validate and self.config.keep_best and self.progress.best_step != self.progress.step:
+            if self.best is not None:
+                self.model.load_state_dict(self.best)
+            elif best_file is not None and best_file.exists():
+                load_model(self.model, str(best_file), device=str(self.accelerator.device))
+        self.model.eval()
+        self.accelerator.free_memory()
+
+    # ---------------------------------------------------------------------------------------- checkpoints
+
+    def resume(self, *, num_examples: int | None) -> None:
+        """Load the last checkpoint, if there is one; else look at the model before its first step."""
+        self.fingerprint = {
+            "config": self.config.model_dump(mode="json"),
+            "number of weights": sum(p.numel() for p in self.parameters),
+            "number of examples": num_examples,
+        }
+        if self.checkpoint_dir is not None:
+            self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+            self.progress = checkpoint.restore(self.accelerator, self.checkpoint_dir, self.fingerprint)
+        if self.validate and self.progress.step == 0:
+            self.start_validation = {f"start_{name}": value for name, value in self._validated().items()}
+
+    def _save(self) -> None:
+        if self.checkpoint_dir is not None:
+            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint)

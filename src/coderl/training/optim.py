@@ -1,0 +1,127 @@
+"""What the optimisation loop depends on, as pure functions: its settings, the rate of a step, the order of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from coderl.training.checkpoint import Progress
+
+DEFAULT_NUM_EPOCHS = 10
+BUCKET_BATCHES = 32
+"""Batches that are sorted by length together: enough to fill batches with like lengths, few enough to stay random."""
+
+
+class OptimConfig(BaseModel):
+    """How weights are moved. The run ends at the first of `num_epochs`, `num_steps` and `max_cpu_s`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Peak rate of AdamW. The paper's for a 770 M model; models of a million parameters take 100 times as much."""
+    batch_size: int = Field(default=32, ge=1)
+    """Examples an update, over all processes and accumulation steps together."""
+    num_epochs: int | None = Field(default=None, ge=1)
+    """None, and no other limit either: 10, the paper\'s."""
+    num_steps: int | None = Field(default=None, ge=1)
+    max_cpu_s: float | None = Field(default=None, gt=0)
+    """End after this many CPU-seconds of updates in this process: for controls of equal compute. Not reproducible."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Updates over which the rate rises linearly from 0."""
+    schedule: Literal["constant", "linear", "polynomial"] = "constant"
+    """The paper's warm start is `polynomial` with power 0.5 to half the peak rate."""
+    power: float = Field(default=0.5, gt=0)
+    """Of the polynomial schedule."""
+    min_learning_rate: float = Field(default=0.0, ge=0)
+    """Where the linear and polynomial schedules end."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Not applied to norms and biases."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Parts a process works a batch off in: less memory, the same update."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """None leaves it to `accelerate launch`."""
+    seed: int = 0
+    bucket_by_length: bool = True
+    """Fill batches with examples of like length; 1.8 times faster than padding to the longest of all."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """None: at the end only."""
+    validate_every_steps: int | None = Field(default=None, ge=1)
+    """None: after every epoch."""
+    patience: int | None = Field(default=None, ge=1)
+    """End after this many validations without a new best; None: never."""
+    keep_best: bool = True
+    """End with the weights of the best validation (the start included), where there is validation."""
+    best_metric: str = "loss"
+    """Which of the validation's figures decides."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+
+    @model_validator(mode="after")
+    def _has_whole_parts(self) -> OptimConfig:
+        if self.batch_size < self.gradient_accumulation_steps:
+            raise ValueError(f"batch_size {self.batch_size} is less than gradient_accumulation_steps")
+        return self
+
+
+def learning_rate(config: OptimConfig, step: int, fraction_done: float) -> float:
+    """Return the rate of update `step` (1 for the first) when `fraction_done` of the run lies behind it.
+
+    Source: CodeRL section 4.2 for warm-up and polynomial decay with power 0.5. Deviation: the decay counts from the
+        first step, not from the end of the warm-up, so that it is also known for runs that end after a time.
+    """
+    warmup = min(1.0, step / config.warmup_steps) if config.warmup_steps else 1.0
+    left = max(0.0, 1.0 - fraction_done)
+    decay = {"constant": 1.0, "linear": left, "polynomial": left**config.power}[config.schedule]
+    floor = 0.0 if config.schedule == "constant" else min(config.min_learning_rate, config.learning_rate)
+    return warmup * (floor + (config.learning_rate - floor) * decay)
+
+
+def plan_batches(
+    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, bucket_by_length: bool = True
+) -> list[list[int]]:
+    """Return the positions of the examples of each batch of one epoch, every example once, the same for the same seed.
+
+    Args:
+        lengths: of each example.
+        batch_size: the last batch may be smaller.
+        seed: with `epoch`, what the order depends on.
+        epoch: 0 for the first.
+        bucket_by_length: examples of like length share a batch; the order of batches stays random.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths)).tolist()
+    if bucket_by_length:
+        span = batch_size * BUCKET_BATCHES
+        groups = [order[start : start + span] for start in range(0, len(order), span)]
+        order = [i for group in groups for i in sorted(group, key=lambda i: lengths[i])]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if bucket_by_length:
+        rng.shuffle(batches)  # type: ignore[arg-type]
+    return batches
+
+
+def fraction_done(config: OptimConfig, progress: Progress) -> float:
+    """Return how much of the run lies behind, by whichever limit comes first."""
+    is_unlimited = config.num_epochs is None and config.num_steps is None and config.max_cpu_s is None
+    limits = [
+        (progress.step, config.num_steps),
+        (progress.epochs_done, DEFAULT_NUM_EPOCHS if is_unlimited else config.num_epochs),
+        (progress.cpu_s, config.max_cpu_s),
+    ]
+    return max(done / limit for done, limit in limits if limit is not None)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trainable weights in two groups: those that decay, and norms and biases, which do not.
+
+    Deviation: the original decays T5's norm weights by mistake.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decays = [p for name, p in named if p.ndim > 1 and "bias" not in name]
+    others = [p for name, p in named if p.ndim <= 1 or "bias" in name]
+    return [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
