@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from coderl.execution.cases import Case
 
@@ -39,7 +39,7 @@ class Canaries:
         self._sockets: list[socket.socket] = []
         self._state: dict[str, str] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Canaries:
         self.folder = Path(tempfile.mkdtemp(prefix="crl-canary-"))
         self._open_servers()
         self._lay_out()

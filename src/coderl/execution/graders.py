@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from coderl.execution.cases import PASSED, SKIPPED, Case, Grade
 from coderl.types import ExecutionResult, InputError, Outcome
@@ -130,7 +130,7 @@ class RemoteGrader:
         self._socket: socket.socket | None = None
         self._pending = b""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RemoteGrader:
         self._start()
         return self
 
@@ -151,7 +151,7 @@ class RemoteGrader:
         if reply is None:
             self.deaths += 1
             verdict = "Died" if self._has_died() else "Hung"
-            self._stop()
+            self._stop(wait_s=0.0)
             return verdict
         if reply["verdict"] == SKIPPED:
             raise NotImplementedError(self.spec)
@@ -213,12 +213,12 @@ class RemoteGrader:
             return False
         return True
 
-    def _stop(self) -> None:
+    def _stop(self, *, wait_s: float = 5.0) -> None:
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
+                self._process.wait(wait_s)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
