@@ -185,11 +185,10 @@ def _fenced(completion: str) -> str:
     fence = re.search(r"^```[ \t]*(\w*)[^\n]*(?:\n|\Z)", completion, flags=re.MULTILINE)
     if fence is None:
         return completion
-    before = completion[: fence.start()]
-    if before.strip() and not fence[1]:
+    before, inside = completion[: fence.start()], completion[fence.end() :]
+    if not fence[1] and (before.strip() or not inside.strip()):
         return before.removesuffix("\n")
-    closing = re.search(r"^```", completion[fence.end() :], flags=re.MULTILINE)
-    inside = completion[fence.end() :]
+    closing = re.search(r"^```", inside, flags=re.MULTILINE)
     return inside[: closing.start()].removesuffix("\n") if closing else inside
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from coderl.types import InputError
 
@@ -64,10 +65,10 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
     return InputError(f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}: {error.reason})")
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+@contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+        yield io.TextIOWrapper(raw, encoding="utf-8-sig")
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -77,7 +78,7 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: the file is missing, not UTF-8, not gzip though named so, or a line is not a JSON object.
     """
     try:
-        with _open(path) as file:
+        with _opened(path) as file:
             for where, value in _values(path, file):
                 if not isinstance(value, dict):
                     raise InputError(f"{where}: expected a JSON object, found {type(value).__name__}")
@@ -90,7 +91,7 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _values(path: Path, file: TextIO) -> Iterator[tuple[str, Any]]:
+def _values(path: Path, file: io.TextIOWrapper) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue

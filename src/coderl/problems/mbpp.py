@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from collections import Counter
 from typing import Any
 
@@ -71,7 +72,7 @@ def _tests(asserts: tuple[str, ...], record: dict[str, Any], where: str) -> tupl
 
 
 def _newlines(text: str) -> str:
-    return text.replace("\r\n", "\n")
+    return re.sub(r"\r\n?", "\n", text)
 
 
 def fn_name_of(asserts: tuple[str, ...], solution: str) -> str | None:

@@ -1,0 +1,144 @@
+"""One door for all formats: detection, refusals, generated problems, the hub."""
+
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+
+from coderl import problems
+from coderl.types import InputError
+
+APPS_LINE = {"problem_id": 0, "question": "Add.", "solutions": "", "input_output": "", "difficulty": "interview"}
+MBPP_LINE = {"task_id": 601, "text": "Add.", "code": "def f(): pass", "test_list": ["assert f() == 1"]}
+
+
+def write_lines(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_formats_are_seen_from_the_fields(tmp_path):
+    assert problems.load(write_lines(tmp_path / "a.jsonl", APPS_LINE))[0].problem.problem_id == "0000"
+    assert problems.load(write_lines(tmp_path / "b.jsonl", MBPP_LINE))[0].problem.problem_id == "mbpp_601"
+    (tmp_path / "c.json").write_text(json.dumps([MBPP_LINE, {**MBPP_LINE, "task_id": 602}], indent=1))
+    assert [p.problem.problem_id for p in problems.load(tmp_path / "c.json")] == ["mbpp_601", "mbpp_602"]
+
+
+def test_a_folder_of_one_file_a_split(tmp_path):
+    write_lines(tmp_path / "train.jsonl", APPS_LINE)
+    assert len(problems.load(tmp_path)) == 1
+    write_lines(tmp_path / "test.jsonl", APPS_LINE, {**APPS_LINE, "problem_id": 1})
+    assert len(problems.load(tmp_path, split="test")) == 2
+    with pytest.raises(InputError, match=r"several data files; name one of test\.jsonl, train\.jsonl"):
+        problems.load(tmp_path)
+
+
+def test_limit(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", *({**APPS_LINE, "problem_id": i} for i in range(5)))
+    assert [p.problem.problem_id for p in problems.load(path, limit=2)] == ["0000", "0001"]
+    assert problems.load(path, limit=0) == []
+    with pytest.raises(InputError, match="limit must not be negative, found -1"):
+        problems.load(path, limit=-1)
+
+
+def test_limit_does_not_read_on(tmp_path):
+    """A malformed line behind the limit is not met."""
+    path = write_lines(tmp_path / "a.jsonl", APPS_LINE)
+    path.write_text(path.read_text() + "{")
+    assert len(problems.load(path, limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"question": "a"\n', r"a.jsonl:1: not valid JSON \(Expecting ',' delimiter"),
+        ("3\n", "a.jsonl:1: expected a JSON object, found int"),
+        ('[{"question": 1}, 4]', r"a.jsonl\[0\]: field 'problem_id'"),
+        ('{"x": 1}\n', r"a.jsonl:1: not a problem of a known format \(its fields: x\); formats: apps"),
+        ("\n\n", "a.jsonl: no problems"),
+        (json.dumps({**APPS_LINE, "question": ""}), "a.jsonl:1: the question is empty"),
+        ((json.dumps(APPS_LINE) + "\n") * 2, "problem '0000' stands twice"),
+        ('{"problem_id": "a/b", "description": "x"}', "problem id 'a/b' cannot name a file"),
+        (b"\xff{}", "a.jsonl: not UTF-8"),
+    ],
+)
+def test_unusable_files_give_one_line(tmp_path, content, message):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message) as caught:
+        problems.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unusable_sources(tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        problems.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no problem folders"):
+        problems.load(tmp_path)
+    path = write_lines(tmp_path / "a.jsonl", APPS_LINE)
+    with pytest.raises(InputError, match="unknown format 'human-eval'; did you mean 'humaneval'"):
+        problems.load(path, format="human-eval")
+    with pytest.raises(InputError, match="one file has no splits; drop split='train'"):
+        problems.load(path, split="train")
+    with pytest.raises(InputError, match="num_shown_tests is for MBPP, this is apps"):
+        problems.load(path, num_shown_tests=1)
+    path = write_lines(tmp_path / "b.jsonl", MBPP_LINE)
+    with pytest.raises(InputError, match="unknown split 'tests'; did you mean 'test'"):
+        problems.load(path, split="tests")
+    with pytest.raises(InputError, match="no problems in the split 'test'"):
+        problems.load(path, split="test")
+    with pytest.raises(InputError, match="example_rules is for APPS, this is mbpp"):
+        problems.load(path, example_rules="legacy")
+
+
+def test_generated_problems_and_their_options():
+    found = problems.load("miniapps:seed=3,num_solved=2,num_unsolved=1,num_validation=1,num_test=2", split="test")
+    assert len(found) == 2
+    with pytest.raises(InputError, match="unknown option 'num_tests'; did you mean 'num_test'"):
+        problems.load("miniapps:num_tests=2")
+    with pytest.raises(InputError, match=r"miniapps:seed=x: seed: Input should be a valid integer"):
+        problems.load("miniapps:seed=x")
+    with pytest.raises(InputError, match="expected miniapps:name=value"):
+        problems.load("miniapps:seed")
+    small = "miniapps:num_solved=1,num_unsolved=0,num_validation=1,num_test=1"
+    with pytest.raises(InputError, match="unknown split 'dev'; known: train, validation, test"):
+        problems.load(small, split="dev")
+
+
+def fake_datasets(monkeypatch, splits):
+    """Put a library in the place of `datasets` that knows one data set; return the calls made to it."""
+    calls = []
+
+    def load_dataset(*args, split=None, **options):
+        calls.append((args, split, options))
+        return splits[split] if split is not None else splits
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    return calls
+
+
+def test_hub_names_go_through_the_same_readers(monkeypatch):
+    calls = fake_datasets(monkeypatch, {"train": [MBPP_LINE], "test": [{**MBPP_LINE, "task_id": 11}]})
+    name = "hub:google-research-datasets/mbpp:full"
+    assert [p.problem.problem_id for p in problems.load(name)] == ["mbpp_601", "mbpp_11"]
+    assert [p.problem.problem_id for p in problems.load(name, split="test", num_shown_tests=0)] == ["mbpp_11"]
+    assert [call[0] for call in calls] == [("google-research-datasets/mbpp", "full")] * 2
+
+
+def test_apps_on_the_hub_is_read_from_its_files(monkeypatch):
+    calls = fake_datasets(monkeypatch, {"train": [APPS_LINE], "test": [{**APPS_LINE, "problem_id": 1}]})
+    assert [p.problem.problem_id for p in problems.load("hub:codeparrot/apps", split="test")] == ["0001"]
+    assert calls[0][2]["data_files"] == {"test": "hf://datasets/codeparrot/apps/test.jsonl"}
+
+
+def test_the_hub_needs_its_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"needs the `datasets` library: pip install 'coderl\[datasets\]'"):
+        problems.load("hub:codeparrot/apps")
+
+
+def test_no_model_library_is_imported():
+    code = "import sys; import coderl.problems, coderl.prompts; print({'torch', 'transformers'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
