@@ -34,7 +34,7 @@ class SamplingConfig(BaseModel):
     top_p: float = Field(default=0.95, gt=0, le=1)
     """The smallest set of tokens with this mass is drawn from."""
     top_k: int = Field(default=0, ge=0)
-    """So many of the likeliest tokens are drawn from; 0 for all. The original had 50, a silent default of its library."""
+    """So many of the likeliest tokens are drawn from; 0 for all. The original had 50, its library's silent default."""
     max_new_tokens: int = Field(default=512, ge=1)
     """The longest program, without a prefix it continues."""
     batch_rows: int = Field(default=256, ge=1)
