@@ -176,7 +176,7 @@ def test_an_empty_chat_answer_is_an_empty_program():
         ("    return a + b\n", CODE.starter_code + "    return a + b\n"),
         ("    return a + b\n\ndef other():\n    pass", CODE.starter_code + "    return a + b\n\n"),
         ("    return a + b\n\nprint(add(1, 2))", CODE.starter_code + "    return a + b\n\n"),
-        ("    def g():\n        pass\n    # c\n    return 1", CODE.starter_code + "    def g():\n        pass\n    # c\n    return 1"),
+        ("    def g():\n        1\n    # c\n    g()", CODE.starter_code + "    def g():\n        1\n    # c\n    g()"),
         ("def add(a, b):\n    return 1\n", "import math\n\n\ndef add(a, b):\n    return 1\n"),
         ("import math\n\n\ndef add(a, b):\n    return 1\n", "import math\n\n\ndef add(a, b):\n    return 1\n"),
     ],

@@ -180,11 +180,17 @@ def test_split_folders(tmp_path):
         problems.load(tmp_path / "train", split="train")
 
 
-def test_splits_that_share_ids_must_be_read_one_at_a_time(tmp_path):
+def test_one_problem_folder_is_a_data_set_of_one(tmp_path):
+    assert problems.load(write_folder(tmp_path)) == problems.load(tmp_path)
+
+
+def test_splits_that_share_folder_names_are_told_apart_by_their_own(tmp_path):
+    """APPS itself: train/0000 and test/0000 are two problems, also when they are loaded one split at a time."""
     write_folder(tmp_path / "train", "0000")
     write_folder(tmp_path / "test", "0000")
-    with pytest.raises(InputError, match="problem '0000' stands twice; name one split"):
-        problems.load(tmp_path)
+    assert [p.problem.problem_id for p in problems.load(tmp_path)] == ["test-0000", "train-0000"]
+    assert [p.problem.problem_id for p in problems.load(tmp_path, split="train")] == ["train-0000"]
+    assert [p.problem.problem_id for p in problems.load(tmp_path / "train")] == ["0000"]
 
 
 def hub_record(**changes: Any) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """Example tests out of statements: each flaw of the original under both sets of rules, and the real statements."""
 
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coderl import problems
 from coderl.problems.example_tests import extract, extract_legacy
@@ -210,6 +213,23 @@ def test_calls_are_typed(line: str, args: tuple, expected: object):
 )
 def test_what_cannot_be_read_for_certain_is_left_out(line: str):
     assert extract(f"Some words.\n{line}\nMore words.", "find_max") == ()
+
+
+pieces = st.sampled_from(
+    re.split(
+        r" \| ", 'Input | Output | : | -----Example----- | -----Note----- | \n | \n\n | f( | ) | [1, 2] | \' | "a"'
+    )
+    + re.split(
+        r" \| ", "=> | \n>>> f | 7 | k = | , | ( | } | { | true | \\ | # | \0 | Sample Input | 1e999 | of it is the"
+    )
+)
+
+
+@given(st.lists(pieces | st.text(max_size=3), max_size=30).map("".join), st.none() | st.just("f"))
+def test_no_statement_breaks_the_reader(description, fn_name):
+    for test in extract(description, fn_name):
+        assert isinstance(test, StdinTest if fn_name is None else CallTest)
+    extract(description, fn_name, rules="legacy")
 
 
 def test_a_call_shown_twice_is_one_test():

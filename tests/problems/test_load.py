@@ -8,6 +8,7 @@ import types
 import pytest
 
 from coderl import problems
+from coderl.problems import miniapps
 from coderl.types import InputError
 
 APPS_LINE = {"problem_id": 0, "question": "Add.", "solutions": "", "input_output": "", "difficulty": "interview"}
@@ -75,6 +76,8 @@ def test_unusable_files_give_one_line(tmp_path, content, message):
 def test_unusable_sources(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         problems.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="unknown format 'apsp'"):
+        problems.load(tmp_path, format="apsp")
     with pytest.raises(InputError, match="no problem folders"):
         problems.load(tmp_path)
     path = write_lines(tmp_path / "a.jsonl", APPS_LINE)
@@ -107,6 +110,14 @@ def test_generated_problems_and_their_options():
         problems.load(small, split="dev")
 
 
+def test_written_problems_are_read_back_as_they_were_generated(tmp_path):
+    """Example tests too, which the reader must find in the descriptions."""
+    config = miniapps.MiniAppsConfig(num_solved=30, num_unsolved=30, num_validation=5, num_test=30)
+    miniapps.write(tmp_path / "out", config)
+    for split, generated in miniapps.generate(config).items():
+        assert problems.load(tmp_path / "out", split=split) == generated
+
+
 def fake_datasets(monkeypatch, splits):
     """Put a library in the place of `datasets` that knows one data set; return the calls made to it."""
     calls = []
@@ -129,7 +140,8 @@ def test_hub_names_go_through_the_same_readers(monkeypatch):
 
 def test_apps_on_the_hub_is_read_from_its_files(monkeypatch):
     calls = fake_datasets(monkeypatch, {"train": [APPS_LINE], "test": [{**APPS_LINE, "problem_id": 1}]})
-    assert [p.problem.problem_id for p in problems.load("hub:codeparrot/apps", split="test")] == ["0001"]
+    assert [p.problem.problem_id for p in problems.load("hub:codeparrot/apps", split="test")] == ["test-0001"]
+    assert [p.problem.problem_id for p in problems.load("hub:codeparrot/apps")] == ["train-0000", "test-0001"]
     assert calls[0][2]["data_files"] == {"test": "hf://datasets/codeparrot/apps/test.jsonl"}
 
 

@@ -35,8 +35,8 @@ def load(
     """Return the problems of a data set, in its own order; those without tests too, with `hidden_tests` empty.
 
     Args:
-        source: an APPS folder (of problems, or of splits), a file (APPS, MBPP, HumanEval or our own JSON lines), a
-            folder of one such file or of one a split, `hub:OWNER/NAME[:CONFIG]`, or `miniapps[:seed=1,...]`.
+        source: an APPS folder (of one problem, of problems, or of splits), a file (APPS, MBPP, HumanEval or our own JSON
+            lines), a folder of one such file or of one a split, `hub:OWNER/NAME[:CONFIG]`, or `miniapps[:seed=1,...]`.
         format: one of `FORMATS`; None to see it from the data.
         split: None for all.
         limit: keep the first so many.
@@ -106,6 +106,8 @@ def _problems(source: str, format: str | None, split: str | None, options: _Opti
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if (path / "question.txt").exists():
+        return iter([apps.read_folder(path, example_rules=options.example_rules)])
     if path.is_dir() and (format == "apps" or format is None) and apps.is_folder_tree(path):
         options.check("apps", source)
         return _from_folders(path, split, options)
@@ -115,13 +117,13 @@ def _problems(source: str, format: str | None, split: str | None, options: _Opti
 
 
 def _from_folders(path: Path, split: str | None, options: _Options) -> Iterator[LabelledProblem]:
-    folders = apps.splits(path)
+    splits = apps.splits(path)
+    if splits:
+        names = list(splits) if split is None else [_known(split, splits, "split", f"{path}: ")]
+        return apps.read_splits(path, names, example_rules=options.example_rules)
     if split is not None:
-        if not folders:
-            raise InputError(f"{path}: holds problems, not splits; drop split='{split}' or name the folder above")
-        folders = {split: folders[_known(split, folders, "split", f"{path}: ")]}
-    for folder in folders.values() or (path,):
-        yield from apps.read_folders(folder, example_rules=options.example_rules)
+        raise InputError(f"{path}: holds problems, not splits; drop split='{split}' or name the folder above")
+    return apps.read_folders(path, example_rules=options.example_rules)
 
 
 def _data_file(folder: Path, split: str | None) -> tuple[Path, str | None]:
@@ -209,12 +211,14 @@ def _from_hub(source: str, format: str | None, split: str | None, options: _Opti
     except ImportError:
         raise InputError(f"{source}: needs the `datasets` library: pip install 'coderl[datasets]'") from None
     name, _, config = source.removeprefix("hub:").partition(":")
-    if name == "codeparrot/apps":  # its loading script no longer runs; its files are plain JSON lines
-        files = {s: f"hf://datasets/{name}/{s}.jsonl" for s in ("train", "test") if split in (s, None)}
-        found = datasets.load_dataset("json", data_files=files or None, split=split, streaming=True)
+    is_apps = name.endswith("/apps")
+    if is_apps:  # its loading script no longer runs; its files are plain JSON lines
+        names = ("train", "test") if split is None else (_known(split, ("train", "test"), "split", f"{source}: "),)
+        files = {part: f"hf://datasets/{name}/{part}.jsonl" for part in names}
+        found = datasets.load_dataset("json", data_files=files, split=split, streaming=True)
     else:
         found = datasets.load_dataset(name, config or None, split=split, streaming=True)
-    parts = {split: found} if split is not None else found
-    for part_name, part in parts.items():
-        numbered = ((f"{source} {part_name}[{index}]", dict(record)) for index, record in enumerate(part))
-        yield from _from_records(numbered, source, format, None, options)
+    for part, rows in ({split: found} if split is not None else found).items():
+        numbered = ((f"{source} {part}[{index}]", dict(row)) for index, row in enumerate(rows))
+        for labelled in _from_records(numbered, source, format, None, options):
+            yield apps.with_id_prefix(labelled, f"{part}-") if is_apps else labelled  # numbered anew in each split

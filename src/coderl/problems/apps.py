@@ -5,8 +5,9 @@ Source: Hendrycks et al. 2021, "Measuring Coding Challenge Competence With APPS"
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,31 @@ def splits(folder: Path) -> dict[str, Path]:
     if any(folder.glob("*/question.txt")):
         return {}
     return {child.name: child for child in sorted(folder.iterdir()) if any(child.glob("*/question.txt"))}
+
+
+def read_splits(
+    folder: Path, names: Iterable[str], *, example_rules: ExampleRules = "default"
+) -> Iterator[LabelledProblem]:
+    """Yield the problems of some splits of a folder.
+
+    The id is the problem folder's name, behind the split's where two splits use the same names (`train-0000`): APPS
+    numbers the problems of each split from zero, and ids must tell problems apart.
+
+    Raises:
+        InputError: see `read_folder`.
+    """
+    found = splits(folder)
+    children = [child.name for split in found.values() for child in split.iterdir() if child.is_dir()]
+    is_shared = len(set(children)) < len(children)
+    for name in names:
+        for labelled in read_folders(found[name], example_rules=example_rules):
+            yield with_id_prefix(labelled, f"{name}-") if is_shared else labelled
+
+
+def with_id_prefix(labelled: LabelledProblem, prefix: str) -> LabelledProblem:
+    """Return the problem under a longer id."""
+    shown = dataclasses.replace(labelled.problem, problem_id=prefix + labelled.problem.problem_id)
+    return dataclasses.replace(labelled, problem=shown)
 
 
 def read_folders(folder: Path, *, example_rules: ExampleRules = "default") -> Iterator[LabelledProblem]:

@@ -6,6 +6,7 @@ Three families of rules: whole programs here, functions in `call_examples`, the 
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import Literal
 
 from coderl.problems.call_examples import call_examples
@@ -144,13 +145,13 @@ def _without_prose(lines: list[str]) -> list[str]:
     among four words or more, unless it begins with the word with which the output itself begins ("Case #1: ...",
     "Case #2: ..."). Everything from there on goes, since prose often quotes other data.
     """
-    text = "\n".join(lines).strip("\n")
-    paragraphs = list(re.finditer(r"(?:[^\n]*\S[^\n]*\n?)+", text))
-    for paragraph in paragraphs[1:]:
-        is_continued = paragraph[0].split()[0].lower() == paragraphs[0][0].split()[0].lower()
-        if not is_continued and any(_is_prose(line) for line in paragraph[0].splitlines()):
-            return text[: paragraph.start()].splitlines()
-    return text.splitlines()
+    runs = [(has_text, list(run)) for has_text, run in groupby(range(len(lines)), lambda i: bool(lines[i].strip()))]
+    first, *others = [run for has_text, run in runs if has_text] or [[]]
+    for paragraph in others:
+        is_continued = lines[paragraph[0]].split()[0].lower() == lines[first[0]].split()[0].lower()
+        if not is_continued and any(_is_prose(lines[i]) for i in paragraph):
+            return lines[: paragraph[0]]
+    return lines
 
 
 def _is_prose(line: str) -> bool:
