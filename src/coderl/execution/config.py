@@ -1,0 +1,71 @@
+"""What a run of programs may use up and how it is judged."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coderl.types import UnitTest
+
+Isolation = Literal["unsafe", "portable", "strong"]
+LEVELS: tuple[Isolation, ...] = ("unsafe", "portable", "strong")
+"""From the weakest to the strongest."""
+
+
+class Limits(BaseModel):
+    """What one program may use up on one test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu_limit_s: float = Field(default=4.0, gt=0)
+    """CPU seconds, not wall: a busy machine must not change a verdict. Four, as the original's alarm."""
+    wall_limit_s: float = Field(default=30.0, gt=0)
+    """For programs that sleep. A program that hits it is run once more with nothing beside it before that counts."""
+    memory_limit_bytes: int = Field(default=1 << 30, ge=64 << 20)
+    """Address space beyond what the interpreter and the stacks of a few threads take (1 GiB is added for those)."""
+    output_limit_bytes: int = Field(default=32 << 20, gt=0)
+    """Of standard output, and of a returned value as JSON."""
+
+
+class ExecutionConfig(Limits):
+    """How programs are run and judged."""
+
+    num_workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    """Zygotes; one for each processor is best."""
+    comparator: Literal["strict", "apps", "exact"] = "strict"
+    """See `judge`. Assertions always mean what Python means by them."""
+    stop: Literal["first_failure", "never"] = "first_failure"
+    """`never` runs every test, for a reward that counts them."""
+    min_isolation: Isolation = "portable"
+    """Refuse to run with less. `unsafe` must be asked for and then runs with whatever there is."""
+    namespaces: bool = True
+    """Use namespaces where they are to be had; False shows how the sandbox does without."""
+    site_packages: bool = True
+    """Let programs import what is installed beside this package (numpy)."""
+    preload: tuple[str, ...] = ()
+    """Modules to import once for all programs, besides the usual ones; each makes every fork dearer."""
+    recycle_after: int = Field(default=10_000, ge=1)
+    """Programs that one zygote runs before a fresh one takes its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One program and what is asked of it.
+
+    Raises:
+        ValueError: there is no test, so that no verdict could be meant.
+    """
+
+    code: str
+    tests: tuple[UnitTest, ...]
+    fn_name: str | None = None
+    """The function under test; needed by call and assert tests."""
+    checker: str | None = None
+    """Source of `check(stdin, expected, printed) -> bool`, for problems with many right answers."""
+
+    def __post_init__(self) -> None:
+        if not self.tests:
+            raise ValueError("a job without tests has no verdict: give at least one test")

@@ -1,0 +1,234 @@
+"""One running child, seen from the trusted side: its messages, its output, its clock."""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import struct
+import time
+from typing import Any
+
+from coderl.execution import values
+from coderl.execution.config import Limits
+from coderl.execution.sandbox import ZygoteProcess
+from coderl.types import SandboxError
+
+_CREDENTIALS = struct.Struct("3i")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(16 * 4)
+_PACKET_BYTES = 1 << 18
+_INLINE_BYTES = 48 << 10
+_MIN_WAIT_S = 0.005
+
+
+class Ended(Exception):
+    """The child ended before it sent what was waited for."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+        """As wait(2) reports it."""
+
+
+class OutOfTime(Exception):
+    """The child used up its processor time, or (`is_wall`) the time on the clock."""
+
+    def __init__(self, is_wall: bool) -> None:
+        super().__init__(is_wall)
+        self.is_wall = is_wall
+
+
+class Contact:
+    """Starts a child with a job and holds everything that belongs to it. Close it, whatever happens.
+
+    Raises:
+        SandboxError: files could not be made, or the zygote is gone.
+    """
+
+    def __init__(self, zygote: ZygoteProcess, job: dict[str, Any], limits: Limits) -> None:
+        self._zygote, self._limits = zygote, limits
+        self._status: int | None = None
+        self._pid = 0
+        self._is_up = False
+        self._output_end = 0
+        self.cpu_s = 0.0
+        """Processor time at the last look; final once the child has ended."""
+        try:
+            self._open(values.dumps(job))
+        except OSError as error:
+            raise SandboxError(f"a child could not be set up: {error}") from error
+        self.start_test()
+
+    def _open(self, payload: bytes) -> None:
+        files: list[int] = []
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            files += [memory_file("job", payload), memory_file("output", b"")]
+            self._number = self._zygote.fork(files[0], files[1], far.fileno())
+        except BaseException:
+            near.close()
+            for fd in files[1:]:
+                os.close(fd)
+            raise
+        finally:
+            far.close()
+            for fd in files[:1]:
+                os.close(fd)
+        self._channel, self.output_fd = near, files[1]
+        self._poll = select.poll()
+        self._poll.register(near, select.POLLIN)
+        self._poll.register(self._zygote.control, select.POLLIN)
+
+    def start_test(self) -> None:
+        """Give the child a whole limit of time, from now on."""
+        self._cpu_mark, self._wall_mark = self._clock(), time.monotonic()
+
+    def _clock(self) -> float:
+        """Processor seconds of the child, read from the kernel, for the child may lie."""
+        if self._pid and self._status is None:
+            try:
+                self.cpu_s = time.clock_gettime((~self._pid << 3) | 2)
+            except OSError:  # it has just ended; its report is on the way
+                return self.cpu_s
+        return self.cpu_s
+
+    def _remaining_s(self) -> float:
+        """Seconds to wait before the next look at the clocks.
+
+        Raises:
+            OutOfTime: there is nothing left.
+        """
+        cpu = self._limits.cpu_limit_s - (self._clock() - self._cpu_mark)
+        wall = self._limits.wall_limit_s - (time.monotonic() - self._wall_mark)
+        if cpu <= 0 or wall <= 0:
+            raise OutOfTime(is_wall=cpu > 0)
+        return max(min(cpu / 2, wall), _MIN_WAIT_S)
+
+    def receive(self) -> dict[str, Any]:
+        """The next message of the child.
+
+        Raises:
+            Ended: there is none and the child is gone.
+            OutOfTime: there is none within the limits.
+            values.Malformed: the program wrote on the channel itself.
+            SandboxError: the zygote is gone.
+        """
+        while True:
+            if self._status is not None:
+                message = self._take()
+                if message is None and not self._is_up:
+                    raise SandboxError(f"a child died before it started (wait status {self._status})")
+                if message is None:
+                    raise Ended(self._status)
+                return message
+            remaining = self._remaining_s()
+            for fd, event in self._poll.poll(remaining * 1000):
+                if fd == self._zygote.control.fileno():
+                    self._zygote.read_report()
+                elif event & select.POLLIN:
+                    message = self._take()
+                    if message is not None:
+                        self._remaining_s()
+                        return message
+                else:
+                    self._poll.unregister(fd)
+            self._look_for_end()
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the end of the child has been seen."""
+        return self._status is not None
+
+    def _look_for_end(self) -> None:
+        report = self._zygote.ended(self._number)
+        if report is not None:
+            self._status, self.cpu_s, _peak = report
+
+    def _take(self) -> dict[str, Any] | None:
+        """A message that is already there; hello is noted, not returned."""
+        while True:
+            try:
+                raw, ancillary, _flags, _address = self._channel.recvmsg(
+                    _PACKET_BYTES, _ANCILLARY_BYTES, socket.MSG_DONTWAIT
+                )
+            except OSError:
+                return None
+            self._note(ancillary)
+            if not raw:
+                return None
+            message = values.loads(raw)
+            if self._is_up:
+                return self._read_file(message["file"]) if "file" in message else message
+            if "hello" not in message:  # the program has not run yet: only our own code can have said this
+                raise SandboxError(f"a child failed to start: {message.get('fault')}")
+            self._is_up = True
+            self.start_test()
+
+    def _note(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        for _level, kind, data in ancillary:
+            if kind == socket.SCM_CREDENTIALS and not self._pid:
+                self._pid = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
+            elif kind == socket.SCM_RIGHTS:  # no honest child sends files
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                for fd in fds:
+                    os.close(fd)
+
+    def _read_file(self, size: object) -> dict[str, Any]:
+        if type(size) is not int or size > self._limits.output_limit_bytes or size > os.fstat(self.output_fd).st_size:
+            text = "the returned value exceeds the output limit"
+            return {"error": {"type": "output_limit", "message": text, "line": None}, "test": -1}
+        return values.loads(os.pread(self.output_fd, size, 0))
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Answer the child; if it is gone, the next `receive` tells."""
+        raw = values.dumps(message)
+        try:
+            if len(raw) <= _INLINE_BYTES:
+                self._channel.send(raw)
+                return
+            fd = memory_file("answer", raw)
+            try:
+                socket.send_fds(self._channel, [b"{}"], [fd])
+            finally:
+                os.close(fd)
+        except OSError:
+            return
+
+    def output(self, end: object) -> bytes | None:
+        """What was written to file 1 since the last call, up to byte `end` (the child says); None where it is too much."""
+        size = os.fstat(self.output_fd).st_size
+        start = min(self._output_end, size)
+        stop = min(end, size) if type(end) is int and end >= start else size
+        self._output_end = stop
+        if stop - start > self._limits.output_limit_bytes:
+            return None
+        return os.pread(self.output_fd, stop - start, start)
+
+    def close(self) -> None:
+        """Kill the child if it still runs, and wait for its end.
+
+        Raises:
+            SandboxError: the zygote is gone.
+        """
+        try:
+            self._channel.close()
+            if self._status is None:
+                self._zygote.kill(self._number)
+            while self._status is None:
+                self._look_for_end()
+                if self._status is None:
+                    self._zygote.read_report()
+        finally:
+            os.close(self.output_fd)
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """Descriptor of a file that exists only in memory."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd

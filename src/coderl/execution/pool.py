@@ -1,0 +1,211 @@
+"""A pool of zygotes: jobs in, verdicts out, in order, as fast as the processors allow."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+
+from coderl.execution import assertions
+from coderl.execution.config import ExecutionConfig, Job, Limits
+from coderl.execution.sandbox import ZygoteProcess, start
+from coderl.execution.worker import Worker
+from coderl.types import AssertTest, ExecutionResult, SandboxError, StdinTest, UnitTest
+
+_MAX_STDIN_BYTES = 64 << 20
+_MAX_REMEMBERED = 1024
+_NUM_TRIES = 2
+
+Result = ExecutionResult | SandboxError
+
+
+class _Gate:
+    """Programs run side by side, unless one asks to run alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._num_running = 0
+        self._num_waiting_alone = 0
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._num_waiting_alone == 0)
+            self._num_running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_running -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._num_waiting_alone += 1
+            self._changed.wait_for(lambda: self._num_running == 0)
+            self._num_running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_running -= 1
+                self._num_waiting_alone -= 1
+                self._changed.notify_all()
+
+
+class _Ticket:
+    """A job on its way through the pool."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.done = threading.Event()
+        self.result: Result | None = None
+
+
+class Executor:
+    """Runs programs on unit tests in sandboxed processes. Use as a context manager.
+
+    Raises:
+        SandboxError: on entering, where the isolation that the config asks for cannot be had.
+    """
+
+    def __init__(self, config: ExecutionConfig | None = None) -> None:
+        self.config = config or ExecutionConfig()
+        self.isolation = "unsafe"
+        """The level that was reached; known once entered."""
+        self.num_faults = 0
+        """How many tries the sandbox itself spoilt so far; a run may stop when there are too many."""
+        self._gate = _Gate()
+        self._tickets: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Executor:
+        probe = start(self.config)
+        self.isolation = probe.level
+        probe.close()
+        for index in range(self.config.num_workers):
+            thread = threading.Thread(target=self._work, name=f"coderl-execution-{index}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while not self._tickets.empty():
+            with contextlib.suppress(queue.Empty):
+                self._tickets.get_nowait()
+        for _thread in self._threads:
+            self._tickets.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """One result a job, in the order of the jobs; few jobs are taken ahead of the results that were asked for.
+
+        A job that the sandbox failed on twice gives its `SandboxError` as a value. Equal jobs that follow each other
+        closely run once.
+
+        Raises:
+            ValueError: a job cannot be run as it is written.
+            RuntimeError: the executor was not entered.
+        """
+        if not self._threads:
+            raise RuntimeError("use the executor as a context manager: with Executor(config) as executor")
+        pending: collections.deque[_Ticket] = collections.deque()
+        recent: collections.OrderedDict[object, _Ticket] = collections.OrderedDict()
+        for job in jobs:
+            _validate(job)
+            pending.append(self._submit(job, recent))
+            while len(pending) > 8 * self.config.num_workers + 8 or (pending and pending[0].done.is_set()):
+                yield _result(pending.popleft())
+        while pending:
+            yield _result(pending.popleft())
+
+    def _submit(self, job: Job, recent: collections.OrderedDict[object, _Ticket]) -> _Ticket:
+        # `recent` holds the tickets, hence the tests: no other tuple can get the same id meanwhile.
+        key = (job.code, id(job.tests), job.fn_name, job.checker)
+        if key not in recent:
+            recent[key] = _Ticket(job)
+            self._tickets.put(recent[key])
+            if len(recent) > _MAX_REMEMBERED:
+                recent.popitem(last=False)
+        return recent[key]
+
+    def _work(self) -> None:
+        """Body of a thread: it starts zygotes itself, for they die with the thread that made them."""
+        zygote: ZygoteProcess | None = None
+        while (ticket := self._tickets.get()) is not None:
+            for _attempt in range(_NUM_TRIES):
+                try:
+                    zygote = zygote or start(self.config)
+                    ticket.result = Worker(self.config, zygote, self._gate).run(ticket.job)
+                except SandboxError as fault:
+                    ticket.result = fault
+                except Exception as bug:  # a bug of ours must not silence the whole pool
+                    ticket.result = SandboxError(f"{type(bug).__name__}: {bug}")
+                    ticket.result.__cause__ = bug
+                if isinstance(ticket.result, ExecutionResult):
+                    break
+                self.num_faults += 1
+                zygote = _discard(zygote)
+            ticket.done.set()
+            if zygote is not None and zygote.num_children >= self.config.recycle_after:
+                zygote = _discard(zygote)
+        _discard(zygote)
+
+
+def _discard(zygote: ZygoteProcess | None) -> None:
+    if zygote is not None:
+        zygote.close()
+
+
+def _result(ticket: _Ticket) -> Result:
+    ticket.done.wait()
+    assert ticket.result is not None
+    return ticket.result
+
+
+def _validate(job: Job) -> None:
+    for test in job.tests:
+        if isinstance(test, AssertTest):
+            assertions.split(test, job.fn_name)
+        elif isinstance(test, StdinTest):
+            if len(test.stdin) > _MAX_STDIN_BYTES // 4:
+                raise ValueError(f"standard input of {len(test.stdin)} characters: at most {_MAX_STDIN_BYTES // 4}")
+        elif not job.fn_name:
+            raise ValueError("a call test needs the job's fn_name: the function to call")
+    if job.checker is not None:
+        try:
+            compile(job.checker, "<checker>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"the checker is not Python: {error}") from None
+
+
+def run(
+    programs: Sequence[str],
+    tests: Sequence[UnitTest],
+    *,
+    fn_name: str | None = None,
+    limits: Limits | None = None,
+    num_workers: int = 1,
+) -> list[ExecutionResult]:
+    """The verdict on each program, all judged by the same tests.
+
+    Raises:
+        SandboxError: the sandbox cannot be had, or failed twice on one program.
+        ValueError: there are no tests, or a test cannot be run as it is written.
+    """
+    config = ExecutionConfig(num_workers=num_workers, **(limits or Limits()).model_dump())
+    shared_tests = tuple(tests)
+    with Executor(config) as executor:
+        results = list(executor.run(Job(code, shared_tests, fn_name) for code in programs))
+    for result in results:
+        if isinstance(result, SandboxError):
+            raise result
+    return [result for result in results if isinstance(result, ExecutionResult)]

@@ -1,0 +1,268 @@
+"""Zygotes as seen from outside: what they are told, how they are started, which level of isolation was reached."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coderl.execution import zygote as zygote_script
+from coderl.execution.config import LEVELS, ExecutionConfig, Isolation
+from coderl.types import SandboxError
+
+NOBODY = 65534
+_START_LIMIT_S = 60.0
+_NUM_FILES = 1024
+_STACK_BYTES = 256 << 20
+_INTERPRETER_BYTES = 1 << 30
+_MIN_FILE_BYTES = 64 << 20
+_WARM_MODULES = (
+    "array bisect calendar cmath collections collections.abc concurrent.futures copy dataclasses datetime decimal "
+    "enum fractions functools hashlib heapq io itertools json math numbers operator os queue random re statistics string "
+    "struct sys textwrap threading time typing"
+).split()
+_REMEDIES = {
+    "namespaces": "unprivileged user namespaces are off (sysctl user.max_user_namespaces, "
+    "kernel.apparmor_restrict_unprivileged_userns; in a container, --security-opt seccomp=unconfined)",
+    "landlock": "Landlock is missing (Linux 5.13 or later with `landlock` in the boot parameter lsm=)",
+    "seccomp": "seccomp filters are missing (CONFIG_SECCOMP_FILTER, on x86_64 or aarch64)",
+    "user": "the user could not be changed (root without CAP_SETUID)",
+    "limits": "resource limits could not be set",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which layers a zygote is told to put on, and what that amounts to."""
+
+    namespaces: bool
+    landlock: bool
+    seccomp: bool
+
+    @property
+    def level(self) -> Isolation:
+        """`strong` has all three; `portable` closes system calls and files, by Landlock or by an own root."""
+        if self.seccomp and self.landlock and self.namespaces:
+            return "strong"
+        return "portable" if self.seccomp and (self.landlock or self.namespaces) else "unsafe"
+
+
+class Refused(Exception):
+    """A layer could not be put on."""
+
+    def __init__(self, layer: str, why: str) -> None:
+        super().__init__(f"{layer}: {why}")
+        self.layer = layer
+        self.why = why
+
+
+def readable_paths(config: ExecutionConfig) -> list[str]:
+    """What a program may read: the interpreter, its libraries, time zones, and installed packages if asked for."""
+    paths = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), f"{sys.base_prefix}/lib"}
+    paths |= {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime"}
+    if config.site_packages:
+        paths |= set(_site_packages())
+    real = {os.path.realpath(path) for path in paths if not os.path.islink(path)}
+    return sorted(path for path in real | {p for p in paths if os.path.islink(p)} if os.path.exists(path))
+
+
+def _site_packages() -> list[str]:
+    return sorted({os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")})
+
+
+def _module_path(config: ExecutionConfig) -> list[str]:
+    stdlib = os.path.realpath(sysconfig.get_path("stdlib"))
+    return [stdlib, f"{stdlib}/lib-dynload", *(_site_packages() if config.site_packages else [])]
+
+
+def _open_to_others(path: str) -> bool:
+    """True when an ordinary user may enter every folder on the way to `path`."""
+    return all(folder.stat().st_mode & 0o001 for folder in [Path(path), *Path(path).parents] if folder.is_dir())
+
+
+def _zygote_config(config: ExecutionConfig, plan: Plan, control: int) -> dict[str, Any]:
+    readable = readable_paths(config)
+    is_root = os.geteuid() == 0
+    return {
+        "control": control,
+        "namespaces": plan.namespaces,
+        "landlock": plan.landlock,
+        "seccomp": plan.seccomp,
+        "uid": NOBODY if is_root else None,
+        "keep_reading": is_root and not all(_open_to_others(path) for path in _module_path(config)),
+        "readable": readable,
+        "sys_path": _module_path(config),
+        "preload": [*_WARM_MODULES, *config.preload],
+        "stack_bytes": _STACK_BYTES,
+        "num_files": _NUM_FILES,
+        "limits": {
+            "RLIMIT_AS": config.memory_limit_bytes + _INTERPRETER_BYTES,
+            "RLIMIT_FSIZE": max(config.output_limit_bytes, _MIN_FILE_BYTES),
+            "RLIMIT_NOFILE": _NUM_FILES,
+            "RLIMIT_NPROC": 256 if plan.namespaces or not is_root else 4096,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_MEMLOCK": 64 << 10,
+            "RLIMIT_MSGQUEUE": 0,
+        },
+    }
+
+
+class ZygoteProcess:
+    """A running zygote.
+
+    Raises:
+        Refused: a layer of the plan could not be put on.
+        SandboxError: it did not start for another reason.
+    """
+
+    def __init__(self, config: ExecutionConfig, plan: Plan) -> None:
+        self.level = plan.level
+        self.num_children = 0
+        self._ended: dict[int, tuple[int, float, int]] = {}
+        self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            self._process = _spawn(_zygote_config(config, plan, far.fileno()), far.fileno())
+        try:
+            message = self._first_message()
+        except BaseException:
+            self.close()
+            raise
+        self.layers: list[str] = message["ready"]
+
+    def _first_message(self) -> dict[str, Any]:
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        if not poll.poll(_START_LIMIT_S * 1000):
+            raise SandboxError(f"a zygote did not start within {_START_LIMIT_S:.0f} s")
+        raw = self._receive()
+        message = json.loads(raw[1:])
+        if "refused" in message:
+            raise Refused(message["refused"], message["why"])
+        if "fault" in message:
+            raise SandboxError(f"a zygote failed to start: {message['fault']}")
+        return message
+
+    def _receive(self) -> bytes:
+        try:
+            raw = self.control.recv(1 << 16)
+        except OSError as error:
+            raise SandboxError(f"the zygote is gone: {error}") from None
+        if not raw:
+            raise SandboxError("the zygote is gone")
+        return raw
+
+    def fork(self, job_fd: int, out_fd: int, channel_fd: int) -> int:
+        """Ask for a child with these files; its number."""
+        self.num_children += 1
+        request = b"R" + self.num_children.to_bytes(4, sys.byteorder)
+        try:
+            socket.send_fds(self.control, [request], [job_fd, out_fd, channel_fd])
+        except OSError as error:
+            raise SandboxError(f"the zygote is gone: {error}") from None
+        return self.num_children
+
+    def kill(self, child: int) -> None:
+        """Kill a child; its end is reported as any other."""
+        with contextlib.suppress(OSError):
+            self.control.send(b"K" + child.to_bytes(4, sys.byteorder))
+
+    def read_report(self) -> None:
+        """Take one packet from the zygote (there must be one, or this waits)."""
+        raw = self._receive()
+        if raw[:1] == b"X":
+            _kind, child, status, cpu_s, peak_bytes = zygote_script.EXIT.unpack(raw)
+            self._ended[child] = (status, cpu_s, peak_bytes)
+            return
+        raise SandboxError(json.loads(raw[1:]).get("fault", "the zygote failed"))
+
+    def ended(self, child: int) -> tuple[int, float, int] | None:
+        """Wait status, CPU seconds and peak bytes of a child that has ended; None before."""
+        return self._ended.pop(child, None)
+
+    def close(self) -> None:
+        """End the zygote and everything in it."""
+        self.control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        self._process.kill()
+        self._process.wait()
+
+
+def _spawn(config: dict[str, Any], control: int) -> subprocess.Popen[bytes]:
+    """Start a fresh interpreter: never a fork of this process, whose memory may be a model."""
+    arguments = [sys._base_executable, "-I", "-S", "-B", "-W", "ignore", "-X", "utf8"]  # type: ignore[attr-defined]
+    environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+    return subprocess.Popen(
+        [*arguments, zygote_script.__file__, json.dumps(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[control],
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def start(config: ExecutionConfig) -> ZygoteProcess:
+    """A zygote with every layer that this machine has, at least as isolated as `config` asks.
+
+    Raises:
+        SandboxError: the level cannot be reached; the message names the missing piece.
+    """
+    plan, refusals = _first_plan(config), []
+    while True:
+        if LEVELS.index(plan.level) < LEVELS.index(config.min_isolation):
+            raise SandboxError(_refusal(config, refusals))
+        try:
+            return ZygoteProcess(config, plan)
+        except Refused as refused:
+            refusals.append(refused)
+            if refused.layer not in ("namespaces", "landlock", "seccomp"):
+                raise SandboxError(_refusal(config, refusals)) from None
+            plan = replace(plan, **{refused.layer: False})
+            _KNOWN_MISSING.add(refused.layer)
+
+
+_KNOWN_MISSING: set[str] = set()
+"""Layers that this process has tried in vain: not tried again."""
+
+
+def _first_plan(config: ExecutionConfig) -> Plan:
+    missing = _KNOWN_MISSING
+    return Plan(
+        namespaces=config.namespaces and "namespaces" not in missing,
+        landlock="landlock" not in missing,
+        seccomp="seccomp" not in missing,
+    )
+
+
+def _refusal(config: ExecutionConfig, refusals: list[Refused]) -> str:
+    missing = sorted(
+        _KNOWN_MISSING | {r.layer for r in refusals} | ({"namespaces"} if not config.namespaces else set())
+    )
+    reasons = "; ".join(f"{layer}: {_REMEDIES[layer]}" for layer in missing)
+    details = "; ".join(str(refused) for refused in refusals)
+    return f"isolation level {config.min_isolation!r} cannot be reached: {reasons}" + (
+        f" [{details}]" if details else ""
+    )
+
+
+@functools.cache
+def _signal_names() -> dict[int, str]:
+    return {item.value: item.name for item in signal.Signals}
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` for 11, `signal 40` for a number without a name."""
+    return _signal_names().get(number, f"signal {number}")

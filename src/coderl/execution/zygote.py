@@ -1,0 +1,249 @@
+"""The process that every program is forked from: isolates itself, warms modules, then forks on demand.
+
+Runs as a script in an interpreter of its own (`python -I -S zygote.py CONFIG`), with the standard library only. It
+never reads a job: the job's text goes from the parent to the child in a file that the zygote merely hands on, so that
+no program finds another program's text in its memory. It talks to the parent over one packet socket:
+
+    parent -> zygote   b"R" + id, with three files: job, output, channel     run a child
+                       b"K" + id                                             kill it
+    zygote -> parent   b"J" + JSON: {"ready": [layer, ...]} or {"refused": layer, "why": text} or {"fault": text}
+                       b"X" + id, wait status, CPU seconds, peak bytes       a child has ended
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import traceback
+import types
+from typing import Any
+
+EXIT = struct.Struct("=cIidQ")
+_REQUEST = struct.Struct("=cI")
+
+
+def _sibling(folder: str, name: str) -> types.ModuleType:
+    """Load a file of this folder by path: the package itself is not importable in here."""
+    spec = importlib.util.spec_from_file_location(f"_sandbox_{name}", os.path.join(folder, f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Zygote:
+    """Forks a child per request and reports how it ended."""
+
+    def __init__(self, control: socket.socket, child: Any, layers: Any, filters: Any, config: dict[str, Any]) -> None:
+        self.control, self.child, self.layers, self.filters, self.config = control, child, layers, filters, config
+        self.prelude = _prelude()
+        self.poll = select.poll()
+        self.poll.register(control.fileno(), select.POLLIN)
+        self.running: dict[int, tuple[int, int]] = {}
+        """pidfd -> (id of the request, process id)"""
+
+    def serve(self) -> None:
+        """Answer until the parent hangs up, then take every child along."""
+        control_fd = self.control.fileno()
+        while True:
+            for fd, _event in self.poll.poll():
+                if fd != control_fd:
+                    self._reap(fd)
+                elif not self._handle():
+                    for _request, pid in self.running.values():
+                        os.kill(pid, signal.SIGKILL)
+                    return
+
+    def _handle(self) -> bool:
+        data, fds, _flags, _address = socket.recv_fds(self.control, 64, 3)
+        if not data:
+            return False
+        kind, request = _REQUEST.unpack(data)
+        if kind == b"R":
+            self._fork(request, fds)
+        else:
+            for number, pid in self.running.values():
+                if number == request:
+                    os.kill(pid, signal.SIGKILL)
+        return True
+
+    def _fork(self, request: int, fds: list[int]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            for fd in fds:
+                os.close(fd)
+            _send(self.control, {"fault": f"fork failed: {error.strerror}", "id": request})
+            return
+        if pid == 0:
+            self._become_child(*fds)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self.running[pidfd] = (request, pid)
+        self.poll.register(pidfd, select.POLLIN)
+
+    def _become_child(self, job: int, out: int, channel: int) -> None:
+        try:
+            top = self.config["num_files"] - 3
+            for index, fd in enumerate((job, out, channel)):
+                os.dup2(fd, top + index, inheritable=False)
+            os.closerange(3, top)
+            self.layers.die_with_parent()
+            if os.getppid() != self.config["pid"]:
+                os._exit(1)
+            if self.config["seccomp"]:
+                self.layers.load_filter(self.filters.child_filter(os.getpid()))
+            self.child.main(top, top + 1, top + 2, self.prelude)
+        finally:
+            os._exit(1)
+
+    def _reap(self, pidfd: int) -> None:
+        request, pid = self.running.pop(pidfd)
+        self.poll.unregister(pidfd)
+        os.close(pidfd)
+        _pid, status, usage = os.wait4(pid, 0)
+        cpu = usage.ru_utime + usage.ru_stime
+        self.control.send(EXIT.pack(b"X", request, status, cpu, usage.ru_maxrss * 1024))
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    control.send(b"J" + json.dumps(message).encode("ascii"))
+
+
+def _prelude() -> dict[str, Any]:
+    """Names that call-based problems take for granted, as their judges do."""
+    source = """
+import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys, time
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from typing import *
+"""
+    names: dict[str, Any] = {}
+    exec(source, names)
+    names.pop("__builtins__")
+    # `from math import *` hides the builtin; programs mean the builtin
+    names.pop("pow", None)
+    return names
+
+
+def _warm(modules: list[str]) -> None:
+    for name in modules:
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+
+
+def _finish_interpreter() -> None:
+    """What `site` would have added, had this interpreter loaded it."""
+    import _sitebuiltins
+    import builtins
+    import threading
+
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    threading.stack_size(8 << 20)
+
+
+def _isolate(config: dict[str, Any], layers: Any, filters: Any, control: socket.socket) -> list[str]:
+    """Put on every layer that the config asks for; the names of those in place.
+
+    The order is forced: mounts need privileges, Landlock and seccomp need `no_new_privs`, and seccomp closes the door.
+    """
+    done = []
+    try:
+        done.append("namespaces")
+        if config["namespaces"]:
+            layers.pivot_to_read_only_root(config["readable"])
+        else:
+            done.pop()
+            os.chdir("/")
+        done.append("user")
+        if config["uid"] is not None:
+            layers.drop_to(config["uid"], config["keep_reading"])
+            if config["namespaces"]:
+                with contextlib.suppress(OSError):  # limits on processes are then shared between sandboxes
+                    layers.own_user_namespace()
+        if not config["keep_reading"]:
+            layers.set_capabilities(0)
+        layers.die_with_parent()
+        layers.forbid_new_privileges()
+        done.append("landlock")
+        if config["landlock"]:
+            layers.restrict_files(config["readable"])
+        else:
+            done.pop()
+        done.append("limits")
+        layers.limit(config["limits"])
+        layers.hide_from_debuggers()
+        done.append("seccomp")
+        if config["seccomp"]:
+            layers.load_filter(filters.zygote_filter())
+        else:
+            done.pop()
+    except (OSError, layers.LayerError, KeyError) as error:
+        _send(control, {"refused": done[-1], "why": str(error)})
+        os._exit(3)
+    return done
+
+
+def _enter(config: dict[str, Any], layers: Any, control: socket.socket) -> None:
+    """Go into new namespaces; the process that returns is the first of its PID namespace."""
+    try:
+        layers.enter_namespaces()
+        pid = os.fork()
+    except OSError as error:
+        _send(control, {"refused": "namespaces", "why": str(error)})
+        os._exit(3)
+    if pid:
+        control.close()
+        layers.die_with_parent()
+        os.waitpid(pid, 0)
+        os._exit(0)
+    layers.die_with_parent()
+
+
+def main() -> None:
+    """Isolate, warm, report, serve."""
+    config = json.loads(sys.argv[1])
+    control = socket.socket(fileno=config["control"])
+    try:
+        folder = os.path.dirname(os.path.abspath(__file__))
+        layers, filters = _sibling(folder, "layers"), _sibling(folder, "seccomp")
+        layers.grow_stack(config["stack_bytes"])
+        layers.die_with_parent()
+        child, values = _sibling(folder, "child"), _sibling(folder, "values")
+        child.install(values)
+        sys.path[:] = config["sys_path"]
+        _finish_interpreter()
+        if config["namespaces"]:
+            _enter(config, layers, control)
+        _warm(config["preload"])
+        config["pid"] = os.getpid()
+        zygote = Zygote(control, child, layers, filters, config)
+        done = _isolate(config, layers, filters, control)
+        child.warm()
+        _send(control, {"ready": done, "pid": os.getpid()})
+        zygote.serve()
+    except BaseException:
+        _send(control, {"fault": traceback.format_exc(limit=-3)[-1500:]})
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
