@@ -35,7 +35,7 @@ def load(
     """Return the problems of a data set, in its own order; those without tests too, with `hidden_tests` empty.
 
     Args:
-        source: an APPS folder (of one problem, of problems, or of splits), a file (APPS, MBPP, HumanEval or our own JSON
+        source: an APPS folder (of one problem, of problems or of splits), a file (APPS, MBPP, HumanEval or our own JSON
             lines), a folder of one such file or of one a split, `hub:OWNER/NAME[:CONFIG]`, or `miniapps[:seed=1,...]`.
         format: one of `FORMATS`; None to see it from the data.
         split: None for all.
