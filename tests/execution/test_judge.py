@@ -2,6 +2,9 @@
 
 import math
 import time
+from collections import Counter, OrderedDict, defaultdict
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -188,6 +191,16 @@ def test_strict_float_tolerance_is_relative_above_one(value: float, offset: floa
         ({"a": [1, 2.0]}, {"a": [1, 2]}, True, True, False),
         ({"a": 1, "b": 2}, {"a": 1}, False, False, False),
         ({"a": 1}, {"b": 1}, False, False, False),
+        (Counter("aab"), {"a": 2, "b": 1}, True, True, False),
+        (OrderedDict(a=1), {"a": 1}, True, True, False),
+        (defaultdict(None, {1: [2]}), {"1": [2]}, True, True, False),
+        (Fraction(1, 2), 0.5, True, True, False),
+        (Fraction(1, 3), 0.33333333, True, False, False),
+        (Decimal("2.50"), 2.5, True, True, False),
+        (Decimal(10**17), 10**17 + 1, False, False, False),
+        (Decimal("sNaN"), 1, False, False, False),
+        (Decimal("1e999999"), 1.0, False, False, False),
+        (Fraction(10**400), 1.0, False, False, False),
         ({True: 1}, {"1": 1}, False, True, False),
         ({1, 2}, [1, 2], False, False, False),
         ({1, 2}, {2, 1}, True, True, True),

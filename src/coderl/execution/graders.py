@@ -63,7 +63,7 @@ def verdict_of(result: ExecutionResult | Exception) -> str:
 def _our_grader() -> Iterator[Grade]:
     from coderl.execution import ExecutionConfig, Executor, Job
 
-    config = ExecutionConfig(num_workers=1, cpu_limit_s=2.0, memory_limit_bytes=512 << 20)
+    config = ExecutionConfig(num_workers=1, cpu_limit_s=2.0, wall_limit_s=8.0, memory_limit_bytes=512 << 20)
     with Executor(config) as executor:
 
         def grade(case: Case) -> str:

@@ -12,7 +12,10 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal
 
 Comparator = Literal["strict", "apps", "exact"]
@@ -25,6 +28,7 @@ _FLOAT_BITS = 1024
 # Possessive repeats: a long token that is no number is refused in linear time.
 _FLOAT_LITERAL = re.compile(rb"[+-]?+(?:\d++\.\d*+|\.\d++|\d++(?=[eE]))(?:[eE][+-]?+\d++)?+")
 _NUMBER_LITERAL = re.compile(rb"[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d++)?+")
+_DICTS = (dict, OrderedDict, defaultdict, Counter)
 _INT_KEY = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 
 
@@ -51,8 +55,9 @@ def compare_value(got: object, expected: object, mode: Comparator = "strict") ->
 
     `strict`, at every depth: a tuple counts as a list; None, bool and str only equal themselves (True is not 1); ints
     are exact; where the expected number is a float, any number within `TOLERANCE`; where it is an int, a float within
-    1e-6 *absolute*, so that 1000000.5 is never 1000000; NaN equals nothing; a dict needs the same keys, and ints as
-    keys match their decimal text, for JSON has no others; sets equal sets only, by `==`.
+    1e-6 *absolute*, so that 1000000.5 is never 1000000; a Decimal or Fraction counts as its value; NaN equals nothing;
+    a dict (Counter, OrderedDict, defaultdict) needs the same keys, and ints as keys match their decimal text, for JSON
+    has no others; sets equal sets only, by `==`.
     `exact`: the same types and values at every depth.
 
     Source: "apps" is section 3 of the original's harness: `==`, or `==` to the only element of a wrapped answer, with
@@ -114,7 +119,8 @@ def _same_structure(got: Any, expected: Any, same_leaf: Any, *, exact: bool) -> 
                 return False
             pending.extend(zip(g, e, strict=True))
         elif type(e) is dict:
-            pairs = _matching_items(g, e, exact=exact) if type(g) is dict else None
+            is_dict = type(g) is dict or (not exact and type(g) in _DICTS)
+            pairs = _matching_items(g, e, exact=exact) if is_dict else None
             if pairs is None:
                 return False
             pending.extend(pairs)
@@ -152,7 +158,17 @@ def _strict_leaf(got: Any, expected: Any) -> bool:
         return got == expected or (abs(expected) < _EXACT_FLOAT_INT and abs(got - expected) <= TOLERANCE)
     if kinds == (float, float):
         return got == expected or _close(got, expected)
+    if kinds[0] in (Decimal, Fraction) and kinds[1] in (int, float):
+        return _same_rational(got, expected)
     return _exact_leaf(got, expected)
+
+
+def _same_rational(got: Decimal | Fraction, expected: float) -> bool:
+    """Compare exactly to an int, as a float to a float."""
+    try:
+        return bool(got == expected) if type(expected) is int else _close(float(got), expected)
+    except (ArithmeticError, ValueError):  # a signalling NaN, or beyond every float
+        return False
 
 
 def _exact_leaf(got: Any, expected: Any) -> bool:
@@ -228,7 +244,7 @@ def _apps_value(got: Any, expected: Any) -> bool:
         if got == expected[0]:
             return True
         return type(got) is list and bool(got) and type(got[0]) is tuple and [list(x) for x in got] == expected[0]
-    except (RecursionError, TypeError):
+    except (RecursionError, TypeError, ArithmeticError):
         return False
 
 
