@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -79,7 +80,7 @@ class LanguageModel(nn.Module):
     # ------------------------------------------------------------------------------------------------ files
 
     @classmethod
-    def load(cls, path_or_name: str | Path, *, dtype: str = "float32", device: str = "cpu") -> Self:
+    def load(cls, path_or_name: str | Path, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
         """Return the model in a folder (or of a hub name); its config decides the family.
 
         Raises:
@@ -94,15 +95,14 @@ class LanguageModel(nn.Module):
         try:
             config = AutoConfig.from_pretrained(name)
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            backbone = auto.from_pretrained(name, dtype=DTYPES[dtype])
+            loaded: Any = auto.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)
+            backbone, report = loaded
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            if report["missing_keys"]:
+                raise InputError(f"the weights lack {min(report['missing_keys'])}")
+            return cls(backbone, tokenizer).to(device).eval()
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
-        try:
-            model = cls(backbone, tokenizer)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
-        return model.to(device).eval()
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing."""
@@ -218,7 +218,7 @@ class LanguageModel(nn.Module):
         outputs = self.backbone.base_model(**self._joined_inputs(batch), use_cache=False)
         return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] :]
 
-    def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B T+1"]:
+    def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B one_more"]:
         """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""
         return widen(batch.program_ids, (1, 0), value=self.start_id)
 
