@@ -3,11 +3,12 @@
 from coderl.execution import run
 from coderl.types import StdinTest
 
-results = run(["print(int(input()) + 1)"], [StdinTest("1\\n", "2\\n")])
+results = run(["print(int(input()) + 1)"], [StdinTest("1", "2")])
 print(results[0].outcome.name)
 """
 
 from coderl.execution.config import ExecutionConfig, Job, Limits
 from coderl.execution.pool import Executor, run
+from coderl.execution.probes import Finding, doctor, print_doctor
 
-__all__ = ["ExecutionConfig", "Executor", "Job", "Limits", "run"]
+__all__ = ["ExecutionConfig", "Executor", "Finding", "Job", "Limits", "doctor", "print_doctor", "run"]

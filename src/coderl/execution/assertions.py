@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from coderl.types import AssertTest
+from coderl.types import AssertTest, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ def split(test: AssertTest, fn_name: str | None) -> Comparison | None:
     knowing which is wanted.
 
     Raises:
-        ValueError: the test is not Python.
+        InputError: the test is not Python.
     """
     try:
         body = ast.parse(test.code).body
         ast.parse(test.setup)
     except SyntaxError as error:
-        raise ValueError(f"a test is not Python: {error.msg}: {test.code[:80]!r}") from None
+        raise InputError(f"a test is not Python: {error.msg}: {test.code[:80]!r}") from None
     if len(body) != 1 or not isinstance(body[0], ast.Assert):
         return None
     condition = body[0].test

@@ -18,6 +18,7 @@ import resource
 import socket
 import sys
 import threading
+import time
 import types
 from typing import Any
 
@@ -26,7 +27,8 @@ PROGRAM = "<program>"
 _INLINE_BYTES = 48 << 10
 """Larger messages travel as a file: a packet has a limit."""
 
-_write, _read, _exit, _loads, _dumps = os.write, os.read, os._exit, json.loads, json.dumps
+# Bound now: a program may replace any of them for itself.
+_write, _exit, _loads, _dumps, _clock = os.write, os._exit, json.loads, json.dumps, time.process_time
 _values: Any = None
 """The module `values`, given by the zygote: in here nothing of the package is importable."""
 
@@ -154,7 +156,7 @@ def _run_stdin_tests(job: dict[str, Any], file_fd: int, channel: Channel) -> int
     for index, text in enumerate(job["tests"]):
         _open_standard_files(text, file_fd, channel.out_fd)
         error = _run_script(code)
-        if not channel.send({"test": index, "error": error, "end": os.fstat(channel.out_fd).st_size}):
+        if not channel.send({"test": index, "error": error, "end": os.fstat(channel.out_fd).st_size, "cpu": _clock()}):
             break
     return 0 if error is None else error.get("code", 1)
 
@@ -219,7 +221,7 @@ def _finish_threads() -> None:
     for hook in reversed(getattr(threading, "_threading_atexits", ())):
         hook()
     if executors is not None:
-        executors._shutdown = False
+        executors._shutdown = False  # type: ignore[attr-defined]
     while waiting := [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]:
         for thread in waiting:
             thread.join()
@@ -249,8 +251,8 @@ def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, 
         return
     for index, test in enumerate(job["tests"]):
         os.ftruncate(channel.out_fd, 0)
-        message = _run_module_test(test, module.__dict__, name, channel)
-        if not channel.send({"test": index, **message}):
+        message = _run_module_test(test, module.__dict__, name or "", channel)
+        if not channel.send({"test": index, **message, "cpu": _clock()}):
             return
 
 

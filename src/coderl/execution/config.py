@@ -8,11 +8,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coderl.types import UnitTest
+from coderl.types import InputError, UnitTest
 
 Isolation = Literal["unsafe", "portable", "strong"]
 LEVELS: tuple[Isolation, ...] = ("unsafe", "portable", "strong")
 """From the weakest to the strongest."""
+Layer = Literal["namespaces", "landlock", "seccomp"]
+LAYERS: tuple[Layer, ...] = ("namespaces", "landlock", "seccomp")
 
 
 class Limits(BaseModel):
@@ -41,8 +43,8 @@ class ExecutionConfig(Limits):
     """`never` runs every test, for a reward that counts them."""
     min_isolation: Isolation = "portable"
     """Refuse to run with less. `unsafe` must be asked for and then runs with whatever there is."""
-    namespaces: bool = True
-    """Use namespaces where they are to be had; False shows how the sandbox does without."""
+    layers: tuple[Layer, ...] = LAYERS
+    """What to isolate with, where it is to be had; leaving one out shows how the sandbox does without."""
     site_packages: bool = True
     """Let programs import what is installed beside this package (numpy)."""
     preload: tuple[str, ...] = ()
@@ -56,7 +58,7 @@ class Job:
     """One program and what is asked of it.
 
     Raises:
-        ValueError: there is no test, so that no verdict could be meant.
+        InputError: there is no test, so that no verdict could be meant.
     """
 
     code: str
@@ -68,4 +70,4 @@ class Job:
 
     def __post_init__(self) -> None:
         if not self.tests:
-            raise ValueError("a job without tests has no verdict: give at least one test")
+            raise InputError("a job without tests has no verdict: give at least one test")

@@ -22,7 +22,7 @@ _INLINE_BYTES = 48 << 10
 _MIN_WAIT_S = 0.005
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """The child ended before it sent what was waited for."""
 
     def __init__(self, status: int) -> None:
@@ -31,7 +31,7 @@ class Ended(Exception):
         """As wait(2) reports it."""
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """The child used up its processor time, or (`is_wall`) the time on the clock."""
 
     def __init__(self, is_wall: bool) -> None:
@@ -98,21 +98,21 @@ class Contact:
         """Seconds to wait before the next look at the clocks.
 
         Raises:
-            OutOfTime: there is nothing left.
+            OutOfTimeError: there is nothing left.
         """
         cpu = self._limits.cpu_limit_s - (self._clock() - self._cpu_mark)
         wall = self._limits.wall_limit_s - (time.monotonic() - self._wall_mark)
         if cpu <= 0 or wall <= 0:
-            raise OutOfTime(is_wall=cpu > 0)
+            raise OutOfTimeError(is_wall=cpu > 0)
         return max(min(cpu / 2, wall), _MIN_WAIT_S)
 
     def receive(self) -> dict[str, Any]:
         """The next message of the child.
 
         Raises:
-            Ended: there is none and the child is gone.
-            OutOfTime: there is none within the limits.
-            values.Malformed: the program wrote on the channel itself.
+            EndedError: there is none and the child is gone.
+            OutOfTimeError: there is none within the limits.
+            values.MalformedError: the program wrote on the channel itself.
             SandboxError: the zygote is gone.
         """
         while True:
@@ -121,7 +121,7 @@ class Contact:
                 if message is None and not self._is_up:
                     raise SandboxError(f"a child died before it started (wait status {self._status})")
                 if message is None:
-                    raise Ended(self._status)
+                    raise EndedError(self._status)
                 return message
             remaining = self._remaining_s()
             for fd, event in self._poll.poll(remaining * 1000):
@@ -130,7 +130,6 @@ class Contact:
                 elif event & select.POLLIN:
                     message = self._take()
                     if message is not None:
-                        self._remaining_s()
                         return message
                 else:
                     self._poll.unregister(fd)
@@ -160,11 +159,28 @@ class Contact:
                 return None
             message = values.loads(raw)
             if self._is_up:
-                return self._read_file(message["file"]) if "file" in message else message
+                message = self._read_file(message["file"]) if "file" in message else message
+                self._note_time(message.get("cpu"))
+                return message
             if "hello" not in message:  # the program has not run yet: only our own code can have said this
                 raise SandboxError(f"a child failed to start: {message.get('fault')}")
             self._is_up = True
             self.start_test()
+
+    def _note_time(self, reported_s: object) -> None:
+        """Close the account of a test at the time the child says it ended: by now it may be far into the next one.
+
+        A child that lies gains nothing much: while it is silent, the kernel's clock is what counts.
+
+        Raises:
+            OutOfTimeError: the test took longer than it may.
+        """
+        if not isinstance(reported_s, float):
+            return
+        ended_s = min(max(reported_s, self._cpu_mark), self._clock())
+        if ended_s - self._cpu_mark > self._limits.cpu_limit_s:
+            raise OutOfTimeError(is_wall=False)
+        self._cpu_mark, self._wall_mark = ended_s, time.monotonic()
 
     def _note(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         for _level, kind, data in ancillary:
@@ -198,7 +214,7 @@ class Contact:
             return
 
     def output(self, end: object) -> bytes | None:
-        """What was written to file 1 since the last call, up to byte `end` (the child says); None where it is too much."""
+        """What was printed since the last call, up to byte `end` as the child says; None where it is too much."""
         size = os.fstat(self.output_fd).st_size
         start = min(self._output_end, size)
         stop = min(end, size) if type(end) is int and end >= start else size

@@ -1,7 +1,7 @@
-"""The layers that a zygote puts on itself, once, before any program exists. Standard library only; runs as a script.
+"""The layers that a zygote puts on itself, once, before any program exists. Standard library only.
 
-Each function does one thing to the calling process or raises `OSError`/`LayerError`; nothing is undone. The order matters and
-is `zygote.py`'s: namespaces and mounts need privileges, then these are dropped, then Landlock and seccomp close.
+Each function does one thing to the calling process or raises `OSError` or `LayerError`; nothing can be undone. The
+order is `zygote.py`'s: namespaces and mounts need privileges, then these go, then Landlock and seccomp close the door.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _check(result: int) -> int:
 
 
 def prctl(option: int, argument: int = 0) -> None:
-    """Call prctl(2) with one argument."""
+    """Set an attribute of this process, with one argument."""
     _check(_libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0))
 
 
@@ -117,7 +117,10 @@ def _bind(source: str, root: str) -> None:
 
 
 def pivot_to_read_only_root(readable: list[str]) -> None:
-    """Make the whole file system: `readable` (read-only), four devices, own processes in /proc. Needs a new PID namespace."""
+    """Make the whole file system: `readable` (read-only), four devices, and own processes in /proc.
+
+    Needs new mount and PID namespaces.
+    """
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     root = _mount_point(readable)
     _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")

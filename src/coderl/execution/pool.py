@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from coderl.execution import assertions
-from coderl.execution.config import ExecutionConfig, Job, Limits
-from coderl.execution.sandbox import ZygoteProcess, start
+from coderl.execution.config import ExecutionConfig, Isolation, Job, Limits
+from coderl.execution.probes import check_containment
+from coderl.execution.sandbox import Plan, ZygoteProcess, negotiate, start
 from coderl.execution.worker import Worker
-from coderl.types import AssertTest, ExecutionResult, SandboxError, StdinTest, UnitTest
+from coderl.types import AssertTest, ExecutionResult, InputError, SandboxError, StdinTest, UnitTest
 
 _MAX_STDIN_BYTES = 64 << 20
 _MAX_REMEMBERED = 1024
@@ -65,6 +66,11 @@ class _Ticket:
         self.done = threading.Event()
         self.result: Result | None = None
 
+    def settle(self, result: Result) -> None:
+        """Hand the result to whoever waits."""
+        self.result = result
+        self.done.set()
+
 
 class Executor:
     """Runs programs on unit tests in sandboxed processes. Use as a context manager.
@@ -75,7 +81,8 @@ class Executor:
 
     def __init__(self, config: ExecutionConfig | None = None) -> None:
         self.config = config or ExecutionConfig()
-        self.isolation = "unsafe"
+        self._plan = Plan(False, False, False)
+        self.isolation: Isolation = "unsafe"
         """The level that was reached; known once entered."""
         self.num_faults = 0
         """How many tries the sandbox itself spoilt so far; a run may stop when there are too many."""
@@ -84,9 +91,12 @@ class Executor:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Executor:
-        probe = start(self.config)
-        self.isolation = probe.level
-        probe.close()
+        self._plan, zygote = negotiate(self.config)
+        self.isolation = self._plan.level
+        try:
+            check_containment(self.config, zygote)
+        finally:
+            zygote.close()
         for index in range(self.config.num_workers):
             thread = threading.Thread(target=self._work, name=f"coderl-execution-{index}", daemon=True)
             thread.start()
@@ -96,9 +106,9 @@ class Executor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while not self._tickets.empty():
-            with contextlib.suppress(queue.Empty):
-                self._tickets.get_nowait()
+        with contextlib.suppress(queue.Empty):
+            while ticket := self._tickets.get_nowait():
+                ticket.settle(SandboxError("the executor was closed before this job's turn came"))
         for _thread in self._threads:
             self._tickets.put(None)
         for thread in self._threads:
@@ -112,7 +122,7 @@ class Executor:
         closely run once.
 
         Raises:
-            ValueError: a job cannot be run as it is written.
+            InputError: a job cannot be run as it is written.
             RuntimeError: the executor was not entered.
         """
         if not self._threads:
@@ -141,23 +151,28 @@ class Executor:
         """Body of a thread: it starts zygotes itself, for they die with the thread that made them."""
         zygote: ZygoteProcess | None = None
         while (ticket := self._tickets.get()) is not None:
-            for _attempt in range(_NUM_TRIES):
+            for attempt in range(1, _NUM_TRIES + 1):
                 try:
-                    zygote = zygote or start(self.config)
-                    ticket.result = Worker(self.config, zygote, self._gate).run(ticket.job)
-                except SandboxError as fault:
-                    ticket.result = fault
-                except Exception as bug:  # a bug of ours must not silence the whole pool
-                    ticket.result = SandboxError(f"{type(bug).__name__}: {bug}")
-                    ticket.result.__cause__ = bug
-                if isinstance(ticket.result, ExecutionResult):
+                    zygote = zygote or start(self.config, self._plan)
+                    ticket.settle(Worker(self.config, zygote, self._gate).run(ticket.job))
                     break
-                self.num_faults += 1
-                zygote = _discard(zygote)
-            ticket.done.set()
+                except Exception as problem:
+                    self.num_faults += 1
+                    zygote = _discard(zygote)
+                    if attempt == _NUM_TRIES:
+                        ticket.settle(_as_fault(problem))
             if zygote is not None and zygote.num_children >= self.config.recycle_after:
                 zygote = _discard(zygote)
         _discard(zygote)
+
+
+def _as_fault(problem: Exception) -> SandboxError:
+    """The problem as a value; a bug of ours costs one program its verdict and not the pool its thread."""
+    if isinstance(problem, SandboxError):
+        return problem
+    fault = SandboxError(f"{type(problem).__name__}: {problem}")
+    fault.__cause__ = problem
+    return fault
 
 
 def _discard(zygote: ZygoteProcess | None) -> None:
@@ -177,14 +192,14 @@ def _validate(job: Job) -> None:
             assertions.split(test, job.fn_name)
         elif isinstance(test, StdinTest):
             if len(test.stdin) > _MAX_STDIN_BYTES // 4:
-                raise ValueError(f"standard input of {len(test.stdin)} characters: at most {_MAX_STDIN_BYTES // 4}")
+                raise InputError(f"standard input of {len(test.stdin)} characters: at most {_MAX_STDIN_BYTES // 4}")
         elif not job.fn_name:
-            raise ValueError("a call test needs the job's fn_name: the function to call")
+            raise InputError("a call test needs the job's fn_name: the function to call")
     if job.checker is not None:
         try:
             compile(job.checker, "<checker>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError) as error:
-            raise ValueError(f"the checker is not Python: {error}") from None
+            raise InputError(f"the checker is not Python: {error}") from None
 
 
 def run(
@@ -199,7 +214,7 @@ def run(
 
     Raises:
         SandboxError: the sandbox cannot be had, or failed twice on one program.
-        ValueError: there are no tests, or a test cannot be run as it is written.
+        InputError: there are no tests, or a test cannot be run as it is written.
     """
     config = ExecutionConfig(num_workers=num_workers, **(limits or Limits()).model_dump())
     shared_tests = tuple(tests)

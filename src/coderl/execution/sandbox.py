@@ -17,20 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from coderl.execution import zygote as zygote_script
-from coderl.execution.config import LEVELS, ExecutionConfig, Isolation
+from coderl.execution.config import LAYERS, LEVELS, ExecutionConfig, Isolation
 from coderl.types import SandboxError
 
 NOBODY = 65534
 _START_LIMIT_S = 60.0
 _NUM_FILES = 1024
+_NUM_THREADS = 512
 _STACK_BYTES = 256 << 20
 _INTERPRETER_BYTES = 1 << 30
 _MIN_FILE_BYTES = 64 << 20
 _WARM_MODULES = (
-    "array bisect calendar cmath collections collections.abc concurrent.futures copy dataclasses datetime decimal "
-    "enum fractions functools hashlib heapq io itertools json math numbers operator os queue random re statistics string "
-    "struct sys textwrap threading time typing"
-).split()
+    "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "concurrent.futures", "copy",
+    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "io", "itertools",
+    "json", "math", "numbers", "operator", "os", "queue", "random", "re", "statistics", "string", "struct", "sys",
+    "textwrap", "threading", "time", "typing",
+)  # fmt: skip
 _REMEDIES = {
     "namespaces": "unprivileged user namespaces are off (sysctl user.max_user_namespaces, "
     "kernel.apparmor_restrict_unprivileged_userns; in a container, --security-opt seccomp=unconfined)",
@@ -57,7 +59,7 @@ class Plan:
         return "portable" if self.seccomp and (self.landlock or self.namespaces) else "unsafe"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A layer could not be put on."""
 
     def __init__(self, layer: str, why: str) -> None:
@@ -109,11 +111,12 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, control: int) -> dict[st
             "RLIMIT_AS": config.memory_limit_bytes + _INTERPRETER_BYTES,
             "RLIMIT_FSIZE": max(config.output_limit_bytes, _MIN_FILE_BYTES),
             "RLIMIT_NOFILE": _NUM_FILES,
-            "RLIMIT_NPROC": 256 if plan.namespaces or not is_root else 4096,
             "RLIMIT_CORE": 0,
             "RLIMIT_MEMLOCK": 64 << 10,
             "RLIMIT_MSGQUEUE": 0,
-        },
+        }
+        # Elsewhere the kernel would count the user's other processes as well; forking is refused in any case.
+        | ({"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {}),
     }
 
 
@@ -121,13 +124,15 @@ class ZygoteProcess:
     """A running zygote.
 
     Raises:
-        Refused: a layer of the plan could not be put on.
+        RefusedError: a layer of the plan could not be put on.
         SandboxError: it did not start for another reason.
     """
 
     def __init__(self, config: ExecutionConfig, plan: Plan) -> None:
         self.level = plan.level
         self.num_children = 0
+        self.refusals: list[RefusedError] = []
+        """Why layers are missing, if they are."""
         self._ended: dict[int, tuple[int, float, int]] = {}
         self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
@@ -147,7 +152,7 @@ class ZygoteProcess:
         raw = self._receive()
         message = json.loads(raw[1:])
         if "refused" in message:
-            raise Refused(message["refused"], message["why"])
+            raise RefusedError(message["refused"], message["why"])
         if "fault" in message:
             raise SandboxError(f"a zygote failed to start: {message['fault']}")
         return message
@@ -189,6 +194,13 @@ class ZygoteProcess:
         """Wait status, CPU seconds and peak bytes of a child that has ended; None before."""
         return self._ended.pop(child, None)
 
+    def missing(self, layer: str) -> str:
+        """Why a layer is not on, and what would allow it."""
+        for refused in self.refusals:
+            if refused.layer == layer:
+                return f"{refused.why}; {_REMEDIES[layer]}"
+        return "switched off"
+
     def close(self) -> None:
         """End the zygote and everything in it."""
         self.control.close()
@@ -200,7 +212,9 @@ class ZygoteProcess:
 
 def _spawn(config: dict[str, Any], control: int) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter: never a fork of this process, whose memory may be a model."""
-    arguments = [sys._base_executable, "-I", "-S", "-B", "-W", "ignore", "-X", "utf8"]  # type: ignore[attr-defined]
+    base: str = sys._base_executable  # type: ignore[attr-defined]
+    interpreter = base if os.access(base, os.X_OK) else sys.executable
+    arguments = [interpreter, "-I", "-S", "-B", "-W", "ignore", "-X", "utf8"]
     environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
     return subprocess.Popen(
         [*arguments, zygote_script.__file__, json.dumps(config)],
@@ -214,48 +228,43 @@ def _spawn(config: dict[str, Any], control: int) -> subprocess.Popen[bytes]:
     )
 
 
-def start(config: ExecutionConfig) -> ZygoteProcess:
-    """A zygote with every layer that this machine has, at least as isolated as `config` asks.
+def negotiate(config: ExecutionConfig) -> tuple[Plan, ZygoteProcess]:
+    """The best plan that works on this machine, found by doing it, and a zygote that runs by it.
 
     Raises:
-        SandboxError: the level cannot be reached; the message names the missing piece.
+        SandboxError: the level that `config` asks for cannot be reached; the message names the missing pieces.
     """
-    plan, refusals = _first_plan(config), []
-    while True:
-        if LEVELS.index(plan.level) < LEVELS.index(config.min_isolation):
-            raise SandboxError(_refusal(config, refusals))
+    plan = Plan(*(layer in config.layers for layer in LAYERS))
+    refusals: list[RefusedError] = []
+    while LEVELS.index(plan.level) >= LEVELS.index(config.min_isolation):
         try:
-            return ZygoteProcess(config, plan)
-        except Refused as refused:
+            zygote = ZygoteProcess(config, plan)
+            zygote.refusals = refusals
+            return plan, zygote
+        except RefusedError as refused:
             refusals.append(refused)
-            if refused.layer not in ("namespaces", "landlock", "seccomp"):
-                raise SandboxError(_refusal(config, refusals)) from None
+            if refused.layer not in LAYERS:
+                break
             plan = replace(plan, **{refused.layer: False})
-            _KNOWN_MISSING.add(refused.layer)
+    raise SandboxError(_refusal(config, refusals))
 
 
-_KNOWN_MISSING: set[str] = set()
-"""Layers that this process has tried in vain: not tried again."""
+def start(config: ExecutionConfig, plan: Plan) -> ZygoteProcess:
+    """A zygote by a plan that has worked before.
+
+    Raises:
+        SandboxError: it does not work any more.
+    """
+    try:
+        return ZygoteProcess(config, plan)
+    except RefusedError as refused:
+        raise SandboxError(f"a layer that could be had before cannot be had now: {refused}") from None
 
 
-def _first_plan(config: ExecutionConfig) -> Plan:
-    missing = _KNOWN_MISSING
-    return Plan(
-        namespaces=config.namespaces and "namespaces" not in missing,
-        landlock="landlock" not in missing,
-        seccomp="seccomp" not in missing,
-    )
-
-
-def _refusal(config: ExecutionConfig, refusals: list[Refused]) -> str:
-    missing = sorted(
-        _KNOWN_MISSING | {r.layer for r in refusals} | ({"namespaces"} if not config.namespaces else set())
-    )
-    reasons = "; ".join(f"{layer}: {_REMEDIES[layer]}" for layer in missing)
-    details = "; ".join(str(refused) for refused in refusals)
-    return f"isolation level {config.min_isolation!r} cannot be reached: {reasons}" + (
-        f" [{details}]" if details else ""
-    )
+def _refusal(config: ExecutionConfig, refusals: list[RefusedError]) -> str:
+    reasons = [f"{refused}; {_REMEDIES.get(refused.layer, '')}" for refused in refusals]
+    reasons += [f"{layer} is switched off by the config's `layers`" for layer in LAYERS if layer not in config.layers]
+    return f"isolation level {config.min_isolation!r} cannot be reached: " + ". ".join(reasons)
 
 
 @functools.cache

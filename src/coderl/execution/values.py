@@ -39,13 +39,14 @@ def _forget(_value: object) -> None:
 
 
 class Remote:
-    """Names something that lives with the program: a global by its path. May be passed on, called and asked for parts."""
+    """Names something that lives with the program, by its path: may be passed on, called, and asked for its parts."""
 
     def __init__(self, path: str, call: Callable[[str, tuple[Any, ...], dict[str, Any]], Any] | None = None) -> None:
         self._path = path
         self._call = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the program's function returns."""
         if self._call is None:
             raise TypeError(f"{self._path} cannot be called from here")
         return self._call(self._path, args, kwargs)
@@ -176,7 +177,7 @@ def dumps(data: Any) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode("ascii")
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """Bytes from the other side that no honest sender makes."""
 
 
@@ -184,12 +185,12 @@ def loads(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`.
 
     Raises:
-        Malformed: it is not one (a program wrote to the channel itself).
+        MalformedError: it is not one (a program wrote to the channel itself).
     """
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"not a message: {error}") from None
+        raise MalformedError(f"not a message: {error}") from None
     if type(message) is not dict:
-        raise Malformed("a message is a JSON object")
+        raise MalformedError("a message is a JSON object")
     return message

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from coderl.execution import assertions, judge, values
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.execution.contact import Contact, Ended, OutOfTime
+from coderl.execution.contact import Contact, EndedError, OutOfTimeError
 from coderl.execution.sandbox import ZygoteProcess, signal_name
 from coderl.types import AssertTest, CallTest, ExecutionResult, Outcome, StdinTest, UnitTest
 
@@ -47,7 +47,7 @@ class Gate(Protocol):
         ...
 
 
-class _WallLimit(Exception):
+class _WallLimitError(Exception):
     """A test ran out of time on the clock, which may be the machine's fault."""
 
 
@@ -89,12 +89,12 @@ class Worker:
         try:
             with self._gate.shared():
                 return self._run_child(job, first)
-        except _WallLimit:
+        except _WallLimitError:
             pass
         try:
             with self._gate.alone():
                 return self._run_child(job, first)
-        except _WallLimit:
+        except _WallLimitError:
             return [_TIMEOUT]
 
     def _run_child(self, job: Job, first: int) -> list[Verdict]:
@@ -110,14 +110,13 @@ class Worker:
         verdicts: list[Verdict] = []
         try:
             for index, test in enumerate(tests):
-                contact.start_test()
                 verdict = run(self, contact, job, index, test)
                 if verdicts and verdict.outcome is not Outcome.PASSED_TEST:
                     break
                 verdicts.append(verdict)
                 if verdict.outcome is not Outcome.PASSED_TEST or contact.has_ended:
                     break
-        except _WallLimit:
+        except _WallLimitError:
             if not verdicts:
                 raise
         finally:
@@ -126,14 +125,14 @@ class Worker:
         return verdicts
 
     def _receive(self, contact: Contact, index: int) -> dict[str, Any] | Verdict:
-        """The message on test `index`, or what its absence means; `Ended` is left to the caller."""
+        """The message on test `index`, or what its absence means; `EndedError` is left to the caller."""
         try:
             message = contact.receive()
-        except OutOfTime as out:
+        except OutOfTimeError as out:
             if out.is_wall:
-                raise _WallLimit from None
+                raise _WallLimitError from None
             return _TIMEOUT
-        except values.Malformed:
+        except values.MalformedError:
             return _FORGED
         if message.get("fatal"):
             return _fatal(message)
@@ -144,7 +143,7 @@ class Worker:
     def _run_stdin(self, contact: Contact, job: Job, index: int, test: StdinTest) -> Verdict:
         try:
             message = self._receive(contact, index)
-        except Ended as end:
+        except EndedError as end:
             message = _death(end.status) or {}
         printed = contact.output(message.get("end") if isinstance(message, dict) else None)
         if printed is None:
@@ -179,7 +178,7 @@ class Worker:
             if isinstance(message, Verdict):
                 return message
             return _Value(values.decode(message["value"]))
-        except Ended as end:
+        except EndedError as end:
             return _death(end.status) or _ENDED_IN_A_CALL
         except (ValueError, TypeError, KeyError, RecursionError, ArithmeticError, AttributeError, IndexError):
             return _FORGED
@@ -215,16 +214,16 @@ class Worker:
         while True:
             try:
                 message = judge_contact.receive()
-            except OutOfTime:
+            except OutOfTimeError:
                 return _TIMEOUT
-            except Ended as end:
+            except EndedError as end:
                 return _death(end.status) or _FAILED
             if "verdict" in message:
                 return _judged(message)
             contact.send(message)
             try:
                 answer = self._receive_answer(contact)
-            except Ended as end:
+            except EndedError as end:
                 return _death(end.status) or _ENDED_IN_A_CALL
             if isinstance(answer, Verdict):
                 return answer
@@ -233,11 +232,11 @@ class Worker:
     def _receive_answer(self, contact: Contact) -> dict[str, Any] | Verdict:
         try:
             message = contact.receive()
-        except OutOfTime as out:
+        except OutOfTimeError as out:
             if out.is_wall:
-                raise _WallLimit from None
+                raise _WallLimitError from None
             return _TIMEOUT
-        except values.Malformed:
+        except values.MalformedError:
             return _FORGED
         if message.get("fatal"):
             return _fatal(message)
