@@ -8,7 +8,7 @@ z_t  = W m_t + b                                       logits of the prefix; z_T
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -95,7 +95,7 @@ class Critic(nn.Module):
             write_json(temporary / CRITIC_FILE, {**facts, "hidden_size": self.model.hidden_size})
 
     @classmethod
-    def load(cls, folder: str | Path, *, dtype: str = "float32", device: str = "cpu") -> Self:
+    def load(cls, folder: str | Path, *, dtype: str = "float32", device: str = "cpu") -> Critic:
         """Return the critic that `save` wrote to `folder`.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -41,7 +42,8 @@ class Progress:
 def save(accelerator: Accelerator, folder: Path, progress: Progress, fingerprint: dict[str, Any]) -> None:
     """Write the checkpoint of `progress.step` under `folder` and delete all but the last two."""
     with _shared_atomic_dir(accelerator, folder / f"step-{progress.step:08d}") as temporary:
-        accelerator.save_state(str(temporary), safe_serialization=True)
+        with _without_warnings("accelerate.utils.other"):  # at every save it names the tied embeddings, which are fine
+            accelerator.save_state(str(temporary), safe_serialization=True)
         if accelerator.is_main_process:
             write_json(temporary / PROGRESS_FILE, {"fingerprint": fingerprint, "progress": asdict(progress)})
     if accelerator.is_main_process:
@@ -82,3 +84,14 @@ def _shared_atomic_dir(accelerator: Accelerator, path: Path) -> Iterator[Path]:
         yield Path(shared[0])
         accelerator.wait_for_everyone()
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -60,7 +60,7 @@ class StepMetrics:
     validation: dict[str, float] = field(default_factory=dict)
     """Of a validation after this step; `start_...` in the first step are those before it."""
 
-    def record(self) -> dict[str, float]:
+    def record(self) -> dict[str, int | float]:
         """Return everything as one flat JSON object."""
         own = {name: getattr(self, name) for name in self.__slots__ if name not in ("metrics", "validation")}
         return {**own, **self.metrics, **{f"validation_{name}": value for name, value in self.validation.items()}}

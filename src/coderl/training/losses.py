@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,26 +36,42 @@ class Size:
     num_tokens: int
 
 
-class HasProgram(Protocol):
-    """Anything with a prompt and a program."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A program and the prompt it answers, as tokens."""
 
-    @property
-    def prompt(self) -> Sequence[int]:
-        """Its tokens."""
-        ...
-
-    @property
-    def program(self) -> Sequence[int]:
-        """Its tokens."""
-        ...
+    prompt: tuple[int, ...]
+    program: tuple[int, ...]
 
 
-def size_of(examples: Sequence[HasProgram]) -> Size:
+@dataclass(frozen=True, slots=True)
+class CrossEntropyExample(Example):
+    """A program to imitate: a reference solution, a repair, a piece of a corpus."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorExample(Example):
+    """A sampled program with what each of its tokens earned."""
+
+    token_returns: tuple[float, ...]
+    """rho_t, one a program token."""
+    sampling_log_probs: tuple[float, ...] | None = None
+    """log p of each token under the policy that drew it; needed by PPO clipping only."""
+
+
+@dataclass(frozen=True, slots=True)
+class CriticExample(Example):
+    """A program whose outcome is known."""
+
+    outcome: Outcome
+
+
+def size_of(examples: Sequence[Example]) -> Size:
     """Return how many programs and program tokens the examples hold."""
     return Size(len(examples), sum(len(example.program) for example in examples))
 
 
-def num_tokens(example: HasProgram) -> int:
+def num_tokens(example: Example) -> int:
     """Return the tokens of the prompt and the program together: what examples are sorted by."""
     return len(example.prompt) + len(example.program)
 
@@ -180,35 +196,6 @@ def balanced_weights(columns: Sequence[int], num_outcomes: int) -> list[float]:
 
 
 # ------------------------------------------------------------------------------------------- from examples to losses
-
-
-@dataclass(frozen=True, slots=True)
-class CrossEntropyExample:
-    """A program to imitate: a reference solution, a repair, a piece of a corpus."""
-
-    prompt: tuple[int, ...]
-    program: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ActorExample:
-    """A sampled program with what each of its tokens earned."""
-
-    prompt: tuple[int, ...]
-    program: tuple[int, ...]
-    token_returns: tuple[float, ...]
-    """rho_t, one a program token."""
-    sampling_log_probs: tuple[float, ...] | None = None
-    """log p of each token under the policy that drew it; needed by PPO clipping only."""
-
-
-@dataclass(frozen=True, slots=True)
-class CriticExample:
-    """A program whose outcome is known."""
-
-    prompt: tuple[int, ...]
-    program: tuple[int, ...]
-    outcome: Outcome
 
 
 def cross_entropy_of(

@@ -1,0 +1,135 @@
+"""The critic's pooling by brute force, its indifference to padding, and its files."""
+
+import pytest
+import torch
+
+from coderl import lm
+from coderl.critic.model import Critic, running_max
+from coderl.lm import Batch
+from coderl.types import InputError
+
+PROMPTS = [(10, 11, 12, 13), (10, 11)]
+PROGRAMS = [(20, 21, 22, 23, 24, 25, 2), (30, 31, 2)]
+FAMILIES = ["t5", "llama"]
+POOLINGS = ["prefix_max", "token"]
+
+
+def batch_with_mask(mask):
+    ids = torch.zeros_like(mask, dtype=torch.long)
+    return Batch(ids, mask, ids, mask)
+
+
+def test_running_max_by_hand_and_blind_to_padding():
+    states = torch.tensor([[[1.0, -5.0], [0.0, -2.0], [3.0, -9.0]], [[-1.0, 2.0], [99.0, 99.0], [99.0, 99.0]]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    assert running_max(states, batch_with_mask(mask)).tolist() == [
+        [[1.0, -5.0], [1.0, -2.0], [3.0, -2.0]],
+        [[-1.0, 2.0], [-1.0, 2.0], [-1.0, 2.0]],
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_program_logits_are_linear_in_the_max_pooled_program_states(tiny, family):
+    """Brute force, one program at a time without padding: W max_t(h_t) + b."""
+    critic = Critic(tiny(family)).eval()
+    batch = critic.model.collate(PROMPTS, PROGRAMS)
+    found = critic.program_logits(batch)
+    for row, (prompt, program) in enumerate(zip(PROMPTS, PROGRAMS, strict=True)):
+        states = critic.model.states(critic.model.collate([prompt], [program]))[0]
+        pooled = [max(h[k].item() for h in states) for k in range(states.shape[1])]
+        expected = critic.head.weight @ torch.tensor(pooled) + critic.head.bias
+        assert torch.allclose(found[row], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prefixs_logits_are_those_of_the_prefix_as_a_program(tiny, family):
+    """With prefix_max, judging w_1..w_t as a program of its own gives the same: q depends on no later token."""
+    critic = Critic(tiny(family), pooling="prefix_max").eval()
+    per_token = critic.token_logits(critic.model.collate(PROMPTS[:1], PROGRAMS[:1]))[0]
+    for t in range(1, len(PROGRAMS[0]) + 1):
+        alone = critic.program_logits(critic.model.collate(PROMPTS[:1], [PROGRAMS[0][:t]]))[0]
+        assert torch.allclose(per_token[t - 1], alone, atol=1e-5)
+
+
+def test_token_pooling_is_the_papers_softmax_of_w_h_t(tiny):
+    critic = Critic(tiny(), pooling="token").eval()
+    batch = critic.model.collate(PROMPTS[:1], PROGRAMS[:1])
+    states = critic.model.states(batch)[0]
+    expected = states @ critic.head.weight.T + critic.head.bias
+    assert torch.allclose(critic.token_logits(batch)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_both_logits_are_the_two_separate_ones(tiny, pooling):
+    critic = Critic(tiny(), pooling=pooling).eval()
+    batch = critic.model.collate(PROMPTS, PROGRAMS)
+    program, tokens = critic.both_logits(batch)
+    assert torch.equal(program, critic.program_logits(batch))
+    assert torch.equal(tokens, critic.token_logits(batch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_changed_or_removed_changes_no_value(tiny, family, pooling):
+    """Garbage in the padding, more padding, and none at all: the original's winning class sat on padding in 94%."""
+    critic = Critic(tiny(family), pooling=pooling).eval()
+    batch = critic.model.collate(PROMPTS, PROGRAMS)
+    program, tokens = critic.both_logits(batch)
+
+    garbage = batch.program_ids.masked_fill(~batch.program_mask, 77)
+    prompt_garbage = batch.prompt_ids.masked_fill(~batch.prompt_mask, 78)
+    changed = critic.both_logits(Batch(prompt_garbage, batch.prompt_mask, garbage, batch.program_mask))
+    longer = critic.both_logits(critic.model.collate([*PROMPTS, (10,) * 9], [*PROGRAMS, (20,) * 19]))
+    alone = critic.both_logits(critic.model.collate(PROMPTS[1:], PROGRAMS[1:]))
+    length = len(PROGRAMS[1])
+    for other_program, other_tokens, row in [(*changed, 1), (*longer, 1), (*alone, 0)]:
+        assert torch.allclose(other_program[row], program[1], atol=1e-5)
+        assert torch.allclose(other_tokens[row, :length], tokens[1, :length], atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_outcomes", "pooling"), [(4, "prefix_max"), (2, "token")])
+def test_save_and_load(tiny, tmp_path, num_outcomes, pooling):
+    critic = Critic(tiny(), num_outcomes=num_outcomes, pooling=pooling, seed=3).eval()
+    critic.save(tmp_path / "critic")
+    other = Critic.load(tmp_path / "critic")
+    assert (other.num_outcomes, other.pooling, other.is_binary) == (num_outcomes, pooling, num_outcomes == 2)
+    batch = critic.model.collate(PROMPTS, PROGRAMS)
+    assert torch.equal(other.program_logits(batch), critic.program_logits(batch))
+
+
+def test_what_is_no_critic_is_refused_in_one_line(tiny, tmp_path):
+    tiny().save(tmp_path / "actor")
+    (tmp_path / "empty").mkdir()
+    critic = Critic(tiny())
+    critic.save(tmp_path / "critic")
+    for folder, line in [
+        ("absent", "no such critic folder"),
+        ("actor", "expected a critic, found a language model"),
+        ("empty", "no critic.json"),
+    ]:
+        with pytest.raises(InputError, match=line):
+            Critic.load(tmp_path / folder)
+
+
+def test_a_head_of_another_critic_is_refused(tiny, tmp_path):
+    Critic(tiny()).save(tmp_path / "one")
+    Critic(tiny(d_model=32)).save(tmp_path / "two")
+    (tmp_path / "two" / "head.safetensors").replace(tmp_path / "one" / "head.safetensors")
+    with pytest.raises(InputError, match="not the linear layer of this critic"):
+        Critic.load(tmp_path / "one")
+    (tmp_path / "one" / "critic.json").write_text('{"format": "something"}')
+    with pytest.raises(InputError, match="not a 'coderl critic 1' file"):
+        Critic.load(tmp_path / "one")
+
+
+def test_three_outcomes_are_refused(tiny):
+    with pytest.raises(InputError, match="num_outcomes 3"):
+        Critic(tiny(), num_outcomes=3)
+
+
+def test_the_head_depends_on_its_seed_alone(tokenizer):
+    torch.manual_seed(1)
+    one = Critic(lm.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
+    torch.manual_seed(2)
+    two = Critic(lm.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
+    assert torch.equal(one.head.weight, two.head.weight)

@@ -1,0 +1,96 @@
+"""The critic learns what decides the outcome, is chosen on held-out programs, and its weights are as asked."""
+
+import math
+
+import pytest
+import torch
+
+from coderl.critic.calibration import report
+from coderl.critic.model import Critic
+from coderl.critic.values import values
+from coderl.training import losses
+from coderl.training.losses import CriticExample
+from coderl.training.optim import OptimConfig
+from coderl.training.train_critic import CriticTrainingConfig, critic_validation, train_critic
+from coderl.types import Outcome
+
+PASSED, FAILED = Outcome.PASSED_TEST, Outcome.FAILED_TEST
+
+
+def programs(start, count):
+    """Token 50 anywhere in the program makes it fail; everything else is noise."""
+    found = []
+    for i in range(start, start + count):
+        noise = [20 + (i * 7 + k * 3) % 20 for k in range(3 + i % 3)]
+        if i % 2:
+            noise[i % len(noise)] = 50
+        found.append(CriticExample((10, 11), (*noise, 2), FAILED if i % 2 else PASSED))
+    return found
+
+
+@pytest.mark.parametrize(("num_outcomes", "prefix_weight"), [(4, 0.0), (2, 0.5)])
+def test_it_learns_the_token_that_decides(tiny, num_outcomes, prefix_weight):
+    critic = Critic(tiny(d_model=32), num_outcomes=num_outcomes)
+    config = CriticTrainingConfig(
+        optim=OptimConfig(learning_rate=1e-2, batch_size=16, num_epochs=6), prefix_weight=prefix_weight
+    )
+    steps = list(train_critic(critic, programs(0, 96), config, validation=programs(96, 32)))
+    assert steps[-1].validation["critic_accuracy"] > 0.9
+    held_out = programs(200, 40)
+    found = values(critic, [e.prompt for e in held_out], [e.program for e in held_out])
+    figures = report(found, [e.outcome for e in held_out])
+    assert figures.auroc > 0.95
+    assert figures.prefix_auroc[0] < figures.prefix_auroc[3]
+
+
+def test_validation_by_hand(tiny):
+    """An undecided critic: loss log 4 and AUROC 1/2, in batches of any size."""
+    critic = Critic(tiny())
+    with torch.no_grad():
+        critic.head.weight.zero_()
+        critic.head.bias.zero_()
+    for batch_size in (2, 5, 100):
+        config = CriticTrainingConfig(optim=OptimConfig(batch_size=batch_size))
+        found = critic_validation(critic, programs(0, 10), config)
+        assert found["loss"] == pytest.approx(math.log(4), rel=1e-5)
+        assert found["auroc"] == 0.5
+
+
+def test_early_stopping_returns_the_best_weights(tiny):
+    """Labels of the training programs are noise, so validation gets worse: what comes back is the best it has been."""
+    noise = [CriticExample(e.prompt, e.program, Outcome(i % 4)) for i, e in enumerate(programs(0, 32))]
+    held_out = programs(300, 16)
+    critic = Critic(tiny(d_model=32))
+    config = CriticTrainingConfig(optim=OptimConfig(learning_rate=1e-2, batch_size=8, num_epochs=30, patience=2))
+    steps = list(train_critic(critic, noise, config, validation=held_out))
+    assert steps[-1].epoch < 30
+    seen = [s.validation["loss"] for s in steps if "loss" in s.validation]
+    start = steps[0].validation["start_loss"]
+    assert critic_validation(critic, held_out, config)["loss"] == pytest.approx(min([start, *seen]), rel=1e-5)
+
+
+def test_balanced_weights_reach_the_loss(tiny):
+    """Three failed weigh 2/3 each and one passed 2, in the loss of a critic that says 0.8 and 0.2 to all."""
+    critic = Critic(tiny(), num_outcomes=2)
+    with torch.no_grad():
+        critic.head.weight.zero_()
+        critic.head.bias.copy_(torch.tensor([math.log(0.8), math.log(0.2)]))
+    examples = [CriticExample((10,), (20, 2), outcome) for outcome in (FAILED, FAILED, FAILED, PASSED)]
+    config = CriticTrainingConfig(
+        class_weights="balanced", optim=OptimConfig(batch_size=4, num_steps=1, learning_rate=1e-9)
+    )
+    (step,) = train_critic(critic, examples, config)
+    assert step.loss == pytest.approx((3 * 2 / 3 * -math.log(0.8) + 2 * -math.log(0.2)) / 4, rel=1e-5)
+
+
+def test_prefix_loss_by_hand(tiny):
+    """Equals the cross-entropy of each prefix judged as a program of its own, mean over the program's tokens."""
+    critic = Critic(tiny()).eval()
+    example = CriticExample((10, 11), (20, 21, 22, 2), FAILED)
+    _, figures = losses.critic_loss_of(critic, [example, CriticExample((10,), (2,), PASSED)], prefix_weight=1.0)
+    alone = [
+        losses.critic_loss_of(critic, [CriticExample((10, 11), example.program[:t], FAILED)])[0].item()
+        for t in range(1, 5)
+    ]
+    other = losses.critic_loss_of(critic, [CriticExample((10,), (2,), PASSED)])[0].item()
+    assert figures["prefix_loss"] == pytest.approx((sum(alone) / 4 + other) / 2, rel=1e-4)
