@@ -95,6 +95,19 @@ def read_json(path: Path) -> Any:
 # ------------------------------------------------------------------------------------------------------------ hashes
 
 
+def plain(value: Any) -> Any:
+    """Return dataclasses, enums, mappings and tuples as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, dict):
+        return {plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
 def hash_value(value: Any) -> str:
     """Return the SHA-256 of a JSON value, the same for the same content whatever the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
@@ -112,9 +125,15 @@ def hash_path(path: Path) -> str:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
+    for file in visible_files(path):
         digest.update(f"{file.relative_to(path)}\0{hash_path(file)}\n".encode())
     return digest.hexdigest()
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files under a folder, without what is hidden (checkpoints, files being written)."""
+    found = (p for p in folder.rglob("*") if p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 # ------------------------------------------------------------------------------------------------------------ stages
@@ -161,14 +180,16 @@ class Stage:
         return hash_value(read_json(self.path / MANIFEST)["outputs"])
 
     def finish(self, **facts: Any) -> None:
-        """Write the manifest: the request, the hash of every file under the folder, and `facts` for people."""
-        skipped = {MANIFEST, STARTED}
-        files = sorted(
-            p for p in self.path.rglob("*") if p.is_file() and p.name not in skipped and not p.name.startswith(".")
-        )
+        """Write the manifest: the request, the hash of every file under the folder, and `facts` for people.
+
+        What is hidden (checkpoints) was only needed to continue, and is removed.
+        """
+        files = [p for p in visible_files(self.path) if p.name not in (MANIFEST, STARTED)]
         outputs = {str(p.relative_to(self.path)): hash_path(p) for p in files}
-        write_json(self.path / MANIFEST, {**self.request, "outputs": outputs, "facts": facts})
+        write_json(self.path / MANIFEST, {**self.request, "outputs": outputs, "facts": plain(facts)})
         (self.path / STARTED).unlink(missing_ok=True)
+        for hidden in self.path.glob(".*"):
+            shutil.rmtree(hidden, ignore_errors=True)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from coderl import prompts
 from coderl.actor import sampling
 from coderl.actor.sampling import SamplingConfig
 from coderl.lm import LanguageModel
-from coderl.types import Problem, Program, ProgramKind
+from coderl.types import ExecutionResult, Problem, Program, ProgramKind
 
 
 class PromptConfig(BaseModel):
@@ -29,7 +29,7 @@ class PromptConfig(BaseModel):
 
 def prompt_tokens(model: LanguageModel, problem: Problem, config: PromptConfig) -> list[int]:
     """Return the tokens that `model` (an actor's or a critic's) reads for a problem."""
-    return model.encode_prompt(prompts.actor_prompt(problem, style=config.style), config.max_prompt_tokens)
+    return prompts.fit(prompts.actor_parts(problem, config.style), model.encode_prompt, config.max_prompt_tokens)
 
 
 class Actor:
@@ -59,6 +59,21 @@ class Actor:
     def encode_prompt(self, problem: Problem) -> list[int]:
         """Return the tokens that the actor reads for a problem."""
         return prompt_tokens(self.model, problem, self.prompt)
+
+    def encode_repair_prompt(self, problem: Problem, program: Program, result: ExecutionResult) -> list[int]:
+        """Return the tokens a repair model reads: the problem, the program and what went wrong.
+
+        What does not fit is trimmed from the statement, then from the program's middle; never the error.
+
+        Source: CodeRL Eq. 13 conditions on outcome and error subtype, Algorithm 1 on the message; all three are given.
+
+        Raises:
+            InputError: not even the fixed parts fit.
+        """
+        parts = prompts.repair_prompt(
+            problem, program.code, result.outcome, result.error_subtype, result.message, style=self.prompt.style
+        )
+        return prompts.fit(parts, self.model.encode_prompt, self.prompt.max_prompt_tokens)
 
     def encode_solution(self, problem: Problem, code: str) -> tuple[int, ...]:
         """Return the tokens that the actor should write for a program, end of sequence included."""

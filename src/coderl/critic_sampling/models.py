@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.model import Critic
 from coderl.critic.values import CriticScore, values
-from coderl.critic_sampling.repair import repair_prompt_tokens
-from coderl.critic_sampling.search import RepairRequest
+from coderl.critic_sampling.candidates import RepairRequest
 from coderl.types import Problem, Program, ProgramKind
 
 
@@ -23,10 +22,8 @@ class RepairModel:
 
     def repair(self, requests: Sequence[RepairRequest], *, seed: int) -> list[list[Program]]:
         """Return the programs drawn for each request."""
-        encode, limit = self.actor.model.encode_prompt, self.actor.prompt.max_prompt_tokens
         encoded = [
-            (repair_prompt_tokens(r.problem, r.program, r.result, encode=encode, max_tokens=limit), (), r.num_samples)
-            for r in requests
+            (self.actor.encode_repair_prompt(r.problem, r.program, r.result), (), r.num_samples) for r in requests
         ]
         drawn = self.actor.draw(encoded, seed=seed)
         return [

@@ -1,0 +1,682 @@
+"""The command line: one subcommand a stage, `run` for all of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import Parameter
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+import coderl
+from coderl import problems as data
+from coderl import records
+from coderl.actor.model import PromptConfig
+from coderl.critic_sampling.search import CriticSamplingConfig
+from coderl.evaluation.pass_at_k import Summary, summarise
+from coderl.execution import ExecutionConfig, Executor, Job
+from coderl.pipeline import learning, stages, summary
+from coderl.pipeline.config import (
+    CriticConfig,
+    PretrainConfig,
+    RepairConfig,
+    ReturnsConfig,
+    RunConfig,
+    SampleConfig,
+    load_recipe,
+)
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.run import run as run_all
+from coderl.pipeline.tables import programs_of, verdicts_of
+from coderl.problems import jsonl, miniapps
+from coderl.training.loop import TrainingError
+from coderl.training.train_actor import ActorTrainingConfig
+from coderl.training.warm_start import WarmStartConfig
+from coderl.types import InputError, Outcome, SandboxError
+
+app = cyclopts.App(
+    name="coderl",
+    help="Code models that learn from their compiler errors and unit tests.",
+    version=coderl.__version__,
+    help_format="markdown",
+)
+problems_app = cyclopts.App(name="problems", help="Read, make and check data sets of problems.")
+app.command(problems_app)
+
+Flat = Parameter(name="*")
+
+
+# -------------------------------------------------------------------------------------------------------- whole runs
+
+
+@app.command
+def run(
+    recipe: Path,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    run_dir: Path | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Run all stages of a recipe, or what is left of them.
+
+    A killed run continues with the same command. Any setting can be given as a dotted flag.
+
+        coderl run recipes/demo.toml
+        coderl run recipes/demo.toml --seed 1 --warm-start.learning-rate 1e-3 --run-dir runs/seed1
+        coderl run recipes/mbpp_smollm2.toml --dry-run
+
+    Args:
+        recipe: A TOML file of settings; see recipes/.
+        overrides: Dotted settings, such as `--rounds.num-rounds 3`.
+        run_dir: Where the run is kept; runs/NAME by default.
+        dry_run: Print the resolved settings and stop.
+        quiet: Print no progress.
+    """
+    config = load_recipe(recipe, overrides)
+    if dry_run:
+        print(json.dumps(config.model_dump(mode="json"), indent=2))
+        return
+    _run(config, run_dir, quiet)
+
+
+@app.command
+def demo(
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)], run_dir: Path | None = None, quiet: bool = False
+) -> None:
+    """Train a small code model from its unit tests on this machine, in minutes, without a download.
+
+        coderl demo
+        coderl demo --seed 1 --run-dir runs/demo-1
+
+    Args:
+        overrides: Dotted settings, such as `--rounds.num-rounds 3`.
+        run_dir: Where the run is kept; runs/demo by default.
+        quiet: Print no progress.
+    """
+    with resources.as_file(resources.files("coderl") / "demo.toml") as recipe:
+        config = load_recipe(recipe, overrides)
+    _run(config, run_dir, quiet)
+
+
+def _run(config: RunConfig, run_dir: Path | None, quiet: bool) -> None:
+    report = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet))
+    print(report)
+
+
+# --------------------------------------------------------------------------------------------------- data of problems
+
+
+@problems_app.command(name="miniapps")
+def problems_miniapps(
+    out: Path, *, config: Annotated[miniapps.MiniAppsConfig, Flat] = miniapps.MiniAppsConfig()
+) -> None:
+    """Write the generated benchmark as APPS folders: train, validation, test.
+
+        coderl problems miniapps data/miniapps
+        coderl problems miniapps data/other --seed 7
+
+    Args:
+        out: The folder to write; it must be empty or absent.
+    """
+    miniapps.write(out, config)
+    print(out)
+
+
+@problems_app.command(name="check")
+def problems_check(
+    source: str,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    config: Annotated[ExecutionConfig, Flat] = ExecutionConfig(),
+) -> None:
+    """Run the reference solutions of a data set on its tests and list those that fail.
+
+        coderl problems check data/mbpp/mbpp.jsonl
+        coderl problems check data/APPS/train --limit 100
+
+    Args:
+        source: A file or folder of problems, `miniapps`, or `hub:owner/name`.
+        split: Only this split.
+        limit: Only the first so many problems.
+    """
+    problems = data.load(source, split=split, limit=limit)
+    jobs = [(p, i, s) for p in problems if p.hidden_tests for i, s in enumerate(p.solutions)]
+    reporter = Reporter()
+    failed: list[tuple[str, int, str]] = []
+    num_faults = 0
+    with Executor(config) as executor:
+        results = executor.run(Job(s, p.hidden_tests, fn_name=p.problem.fn_name, checker=p.checker) for p, _, s in jobs)
+        paired = zip(jobs, results, strict=True)
+        for (p, i, _), result in reporter.track(paired, "checking", total=len(jobs), unit="solutions"):
+            if isinstance(result, SandboxError):
+                num_faults += 1
+                failed.append((p.problem.problem_id, i, f"sandbox: {result}"))
+            elif result.outcome is not Outcome.PASSED_TEST:
+                detail = f"{result.outcome.name} {result.error_subtype or ''} {result.message}".strip()
+                failed.append((p.problem.problem_id, i, detail))
+    for problem_id, index, detail in failed:
+        print(f"{problem_id} solution {index}: {detail}")
+    num_untested = sum(not p.hidden_tests for p in problems)
+    num_unsolved = sum(not p.solutions for p in problems)
+    print(
+        f"{len(jobs) - len(failed)} of {len(jobs)} reference solutions of {len(problems)} problems pass"
+        f" ({num_untested} problems without tests, {num_unsolved} without solutions, {num_faults} sandbox faults)"
+    )
+    sys.exit(1 if failed or not jobs else 0)
+
+
+@problems_app.command(name="convert")
+def problems_convert(
+    source: str, out: Path, *, split: str | None = None, limit: int | None = None, num_shown_tests: int | None = None
+) -> None:
+    """Write problems of any format as our own JSONL.
+
+        coderl problems convert data/APPS/train apps_train.jsonl.gz
+
+    Args:
+        source: A file or folder of problems, `miniapps`, or `hub:owner/name`.
+        out: The `.jsonl` or `.jsonl.gz` to write.
+        split: Only this split.
+        limit: Only the first so many problems.
+        num_shown_tests: MBPP: how many of a task's asserts its prompt shows.
+    """
+    problems = data.load(source, split=split, limit=limit, num_shown_tests=num_shown_tests)
+    jsonl.write(out, problems)
+    print(f"{len(problems)} problems in {out}")
+
+
+@app.command(name="extract-examples")
+def extract_examples(source: Path, *, rules: Literal["default", "legacy"] = "default", write: bool = False) -> None:
+    """Print the example tests that problem statements show, as JSON; one line a problem folder.
+
+        coderl extract-examples data/APPS/test
+        coderl extract-examples data/APPS/test --rules legacy --write
+
+    Args:
+        source: An APPS problem folder, or a folder of them.
+        rules: `legacy` follows the original's notebook, flaws included.
+        write: Also write `example_input_output.json` into each problem folder, as the original does.
+    """
+    stages.extract_examples(source, rules=rules, write=write)
+
+
+# ------------------------------------------------------------------------------------------------------------ stages
+
+
+@app.command
+def pretrain(
+    *,
+    actor: str,
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    config: Annotated[PretrainConfig, Flat] = PretrainConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Pretrain a model on the source text of solutions: masked spans, then next tokens.
+
+        coderl pretrain --actor models/tiny --problems data/APPS/train --out runs/x/pretrain \
+            --masked-span.num-epochs 1 --next-token.num-epochs 1
+
+    Args:
+        actor: A model folder or hub name.
+        problems: A file or folder of problems, `miniapps`, or `hub:owner/name`.
+        out: The stage's folder; the model goes to OUT/model.
+        split: Only this split of the problems.
+    """
+    learning.pretrain(
+        out, actor=actor, problems=data.load(problems, split=split), config=config, prompt=prompt, reporter=Reporter()
+    )
+
+
+@app.command(name="warm-start")
+def warm_start(
+    *,
+    actor: str,
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    limit: int | None = None,
+    config: Annotated[WarmStartConfig, Flat] = WarmStartConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Fine-tune the actor on reference solutions by cross-entropy.
+
+        coderl warm-start --actor models/smollm2-135m-instruct --problems data/mbpp/mbpp.jsonl --split train \
+            --out runs/mbpp/warm-start --optim.num-epochs 2
+
+    Args:
+        actor: A model folder or hub name.
+        problems: A file or folder of problems, `miniapps`, or `hub:owner/name`.
+        out: The stage's folder; the model goes to OUT/model.
+        split: Only this split of the problems.
+        limit: Only the first so many problems.
+    """
+    learning.warm_start(
+        out,
+        actor=actor,
+        problems=data.load(problems, split=split, limit=limit),
+        config=config,
+        prompt=prompt,
+        reporter=Reporter(),
+    )
+
+
+@app.command
+def sample(
+    *,
+    actor: str,
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    greedy: bool = True,
+    config: Annotated[SampleConfig, Flat] = SampleConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Draw programs for problems; a killed command continues.
+
+        coderl sample --actor runs/mbpp/warm-start/model --problems data/mbpp/mbpp.jsonl --split train \
+            --out runs/mbpp/sample --num-samples 20 --sampling.temperature 1.2
+
+    Args:
+        actor: A model folder or hub name.
+        problems: A file or folder of problems, `miniapps`, or `hub:owner/name`.
+        out: The stage's folder; the programs go to OUT/programs.
+        split: Only this split of the problems.
+        limit: Only the first so many problems.
+        seed: Decides what is drawn.
+        greedy: Also write the greedy program of each problem, the baseline of its returns.
+    """
+    chosen = [p.problem for p in data.load(problems, split=split, limit=limit)]
+    stages.sample(
+        out, actor=actor, problems=chosen, config=config, prompt=prompt, seed=seed, greedy=greedy, reporter=Reporter()
+    )
+
+
+@app.command
+def execute(
+    *,
+    programs: Path,
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    tests: Literal["hidden", "example"] = "hidden",
+    config: Annotated[ExecutionConfig, Flat] = ExecutionConfig(),
+) -> None:
+    """Run programs on unit tests in the sandbox; a killed command continues.
+
+        coderl execute --programs runs/mbpp/sample --problems data/mbpp/mbpp.jsonl --out runs/mbpp/execute
+
+    Args:
+        programs: The folder of a `sample` or `critic-sample` stage.
+        problems: Where the programs' problems are.
+        out: The stage's folder; the verdicts go to OUT/verdicts.
+        split: Only this split of the problems.
+        tests: The hidden tests, or those that the statements show.
+    """
+    stages.execute(
+        out,
+        programs=programs,
+        problems=data.load(problems, split=split),
+        config=config,
+        tests=tests,
+        reporter=Reporter(),
+    )
+    _print_outcomes(out)
+
+
+def _print_outcomes(out: Path) -> None:
+    facts = stages.facts_of(out)
+    table = Table("outcome", "programs")
+    for name, number in facts["outcomes"].items():
+        table.add_row(name.replace("_", " "), str(number))
+    table.add_row("untested (problem has no tests)", str(facts["num_untested"]))
+    Console().print(table)
+
+
+@app.command(name="train-critic")
+def train_critic(
+    *,
+    init: str,
+    programs: list[Path],
+    verdicts: list[Path],
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    binary: bool = False,
+    config: Annotated[CriticConfig, Flat] = CriticConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Train the critic to predict what becomes of programs.
+
+        coderl train-critic --init runs/mbpp/warm-start/model --programs runs/mbpp/sample \
+            --verdicts runs/mbpp/execute --problems data/mbpp/mbpp.jsonl --out runs/mbpp/critic
+
+    Args:
+        init: A critic to go on from, or a language model to begin one from.
+        programs: Folders of `sample` stages.
+        verdicts: Folders of `execute` stages, one for each of the former.
+        problems: Where the programs' problems are.
+        out: The stage's folder; the critic goes to OUT/model.
+        split: Only this split of the problems.
+        binary: Two outcomes (passed or not) for critic sampling, in place of four.
+    """
+    learning.train_critic(
+        out,
+        init=init,
+        pools=_pairs(programs, verdicts),
+        problems=data.load(problems, split=split),
+        config=config,
+        num_outcomes=2 if binary else 4,
+        prompt=prompt,
+        reporter=Reporter(),
+    )
+    print(json.dumps(stages.facts_of(out), indent=2))
+
+
+def _pairs(programs: Sequence[Path], verdicts: Sequence[Path]) -> list[tuple[Path, Path]]:
+    if len(programs) != len(verdicts):
+        raise InputError(f"{len(programs)} --programs and {len(verdicts)} --verdicts: give one of each for each pool")
+    return list(zip(programs, verdicts, strict=True))
+
+
+@app.command
+def score(
+    *,
+    critic: Path,
+    programs: Path,
+    verdicts: Path,
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Write the critic's value of every judged program and of each of its tokens.
+
+        coderl score --critic runs/mbpp/critic/model --programs runs/mbpp/sample --verdicts runs/mbpp/execute \
+            --problems data/mbpp/mbpp.jsonl --out runs/mbpp/score
+
+    Args:
+        critic: A critic's folder.
+        programs: The folder of a `sample` stage.
+        verdicts: The folder of its `execute` stage.
+        problems: Where the programs' problems are.
+        out: The stage's folder; the scores go to OUT/scores.
+        split: Only this split of the problems.
+    """
+    chosen = [p.problem for p in data.load(problems, split=split)]
+    learning.score(
+        out,
+        critic=critic,
+        programs=programs,
+        verdicts=verdicts,
+        problems=chosen,
+        prompt=prompt,
+        reporter=Reporter(),
+    )
+
+
+@app.command(name="train-actor")
+def train_actor(
+    *,
+    actor: str,
+    programs: Path,
+    verdicts: Path,
+    scores: Path | None = None,
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    config: Annotated[ActorTrainingConfig, Flat] = ActorTrainingConfig(),
+    returns: ReturnsConfig = ReturnsConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Train the actor on its own programs, weighted by what the unit tests and the critic say of them.
+
+        coderl train-actor --actor runs/mbpp/warm-start/model --programs runs/mbpp/sample \
+            --verdicts runs/mbpp/execute --scores runs/mbpp/score --problems data/mbpp/mbpp.jsonl --split train \
+            --out runs/mbpp/actor --optim.learning-rate 1e-5
+
+    Args:
+        actor: The model folder or hub name that drew the programs.
+        programs: The folder of a `sample` stage.
+        verdicts: The folder of its `execute` stage.
+        scores: The folder of its `score` stage; not needed with `--returns.spread uniform`.
+        problems: Where the programs' problems are; those with solutions also give the cross-entropy term.
+        out: The stage's folder; the model goes to OUT/model.
+        split: Only this split of the problems.
+    """
+    loaded = data.load(problems, split=split)
+    learning.train_actor(
+        out,
+        actor=actor,
+        pools=[(programs, verdicts, scores)],
+        problems=[p.problem for p in loaded],
+        solved=[p for p in loaded if p.solutions],
+        config=config,
+        returns_config=returns,
+        prompt=prompt,
+        reporter=Reporter(),
+    )
+
+
+@app.command(name="train-repair")
+def train_repair(
+    *,
+    actor: str,
+    programs: list[Path],
+    verdicts: list[Path],
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    seed: int = 0,
+    config: Annotated[RepairConfig, Flat] = RepairConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Train the repair model on failed programs and their nearest reference solutions.
+
+        coderl train-repair --actor runs/mbpp/warm-start/model --programs runs/mbpp/sample \
+            --verdicts runs/mbpp/execute --problems data/mbpp/mbpp.jsonl --out runs/mbpp/repair
+
+    Args:
+        actor: The model folder or hub name to begin from.
+        programs: Folders of `sample` stages.
+        verdicts: Folders of `execute` stages, one for each of the former.
+        problems: Where the programs' problems are.
+        out: The stage's folder; the model goes to OUT/model.
+        split: Only this split of the problems.
+        seed: Decides which pairs are used where there are too many.
+    """
+    learning.train_repair(
+        out,
+        actor=actor,
+        pools=_pairs(programs, verdicts),
+        problems=data.load(problems, split=split),
+        config=config,
+        prompt=prompt,
+        seed=seed,
+        reporter=Reporter(),
+    )
+
+
+@app.command(name="critic-sample")
+def critic_sample(
+    *,
+    actor: str,
+    critic: Path | None = None,
+    repair_model: Path | None = None,
+    programs: Path,
+    problems: str,
+    out: Path,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    config: Annotated[CriticSamplingConfig, Flat] = CriticSamplingConfig(),
+    sample: SampleConfig = SampleConfig(),
+    execution: ExecutionConfig = ExecutionConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Refine programs that pass the example tests, repair those that fail (Algorithm 1); a killed command continues.
+
+        coderl critic-sample --actor runs/demo/round-03/actor/model --critic runs/demo/binary-critic/model \
+            --repair-model runs/demo/repair/model --programs runs/demo/evaluate/actor_critic/t0.6/sample \
+            --problems runs/demo/problems/test.jsonl --out runs/demo/search
+
+    Args:
+        actor: The model folder or hub name that drew the programs.
+        critic: A binary critic's folder; without one all values are even.
+        repair_model: A repair model's folder; without one nothing is repaired.
+        programs: The folder of the `sample` stage to begin from.
+        problems: Where the programs' problems are; only their example tests are used.
+        out: The stage's folder: OUT/candidates (all) and OUT/programs (to hand in).
+        split: Only this split of the problems.
+        limit: Only the first so many problems.
+        seed: Decides what is drawn.
+    """
+    stages.critic_sample(
+        out,
+        actor=actor,
+        critic=critic,
+        repair_model=repair_model,
+        programs=programs,
+        problems=[p.problem for p in data.load(problems, split=split, limit=limit)],
+        config=config,
+        sample_config=sample,
+        execution=execution,
+        prompt=prompt,
+        seed=seed,
+        reporter=Reporter(),
+    )
+    print(json.dumps(stages.facts_of(out), indent=2))
+
+
+@app.command
+def evaluate(
+    *,
+    programs: Path,
+    verdicts: Path,
+    problems: str,
+    split: str | None = None,
+    limit: int | None = None,
+    examples: Path | None = None,
+    k: tuple[int, ...] = (1, 5),
+    n: int = 1,
+    fallback: Literal["zero", "draw_from_all"] = "zero",
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with standard errors.
+
+        coderl evaluate --programs runs/x/sample --verdicts runs/x/execute --problems data/mbpp/mbpp.jsonl -k 1 -k 5
+
+    Args:
+        programs: The folder of a `sample` or `critic-sample` stage.
+        verdicts: The folder of its `execute` stage on the hidden tests.
+        problems: All problems that count; one without verdicts counts 0 and is reported.
+        split: Only this split of the problems.
+        limit: Only the first so many problems.
+        examples: The folder of its `execute --tests example` stage.
+        k: How many samples; may be given more than once.
+        n: How many of the samples that pass the example tests are submitted.
+        fallback: What n@k counts where none passes the example tests.
+        json_file: Also write the scores here.
+    """
+    loaded = data.load(problems, split=split, limit=limit)
+    example_outcomes = {i: v.outcome for i, v in verdicts_of(examples).items()} if examples else None
+    counts = summary.problem_counts(
+        programs_of(programs), verdicts_of(verdicts), loaded, example_outcomes=example_outcomes
+    )
+    pairs = [(n, each) for each in k] if example_outcomes is not None else []
+    found = summarise(counts, list(k), pairs, fallback=fallback)
+    Console().print(_score_table(found))
+    for text, number in (
+        ("problems without hidden tests, counted 0", found.num_untested),
+        ("problems without a verdict, counted 0", found.num_missing),
+        ("problems with fewer programs than the largest k", found.num_short),
+        ("programs left out because the sandbox failed", found.num_masked),
+    ):
+        if number:
+            print(f"{number} {text}")
+    if json_file:
+        records.write_json(json_file, records.plain(found))
+
+
+def _score_table(found: Summary) -> Table:
+    difficulties = list(dict.fromkeys(d for values in found.scores.values() for d in values))
+    table = Table("metric, %", *difficulties)
+    for metric, values in found.scores.items():
+        cells = [
+            f"{100 * e.mean:.2f}" + (f" ± {100 * e.standard_error:.2f}" if e.standard_error is not None else "")
+            for e in (values[d] for d in difficulties)
+        ]
+        table.add_row(metric, *cells)
+    return table
+
+
+@app.command
+def report(run_dir: Path) -> None:
+    """Write `report.html` and `summary.json` of a run again from its stages.
+
+        coderl report runs/demo
+
+    Args:
+        run_dir: The directory of a finished `coderl run`.
+    """
+    config = RunConfig.model_validate(records.read_json(run_dir / "recipe.json"))
+    test = data.load(run_dir / "problems" / "test.jsonl")
+    print(summary.write_report(run_dir, config, test, config.rounds.num_rounds, Reporter()))
+
+
+@app.command
+def doctor() -> None:
+    """Say which layers of the sandbox work on this machine, by trying each, and which level that makes.
+
+    coderl doctor
+    """
+    from coderl.execution.sandbox import print_doctor  # type: ignore
+
+    sys.exit(print_doctor())
+
+
+# ------------------------------------------------------------------------------------------------------------- main
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what a person got wrong is one line and exit status 2, a broken sandbox 3."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (InputError, cyclopts.CycloptsError, ValidationError) as error:
+        _fail(2, _one_line(error))
+    except SandboxError as error:
+        _fail(3, f"the sandbox failed: {error}")
+    except TrainingError as error:
+        _fail(4, str(error))
+    except OSError as error:
+        _fail(1, str(error))
+    except KeyboardInterrupt:
+        _fail(130, "stopped; the same command continues")
+
+
+def _one_line(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, cyclopts.CycloptsError) else error
+    if isinstance(cause, ValidationError):
+        first = cause.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg'].lower()}"
+    return " ".join(str(error).split())
+
+
+def _fail(status: int, text: str) -> None:
+    print(f"coderl: {text}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""One recipe, one `RunConfig`: the stages' configs composed once, read from TOML and dotted flags."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coderl.actor.model import PromptConfig
+from coderl.actor.sampling import SamplingConfig
+from coderl.critic_sampling.search import CriticSamplingConfig
+from coderl.execution import ExecutionConfig
+from coderl.returns import AdvantageFilter, Baseline, Spread
+from coderl.training.optim import OptimConfig
+from coderl.training.train_actor import ActorTrainingConfig
+from coderl.training.train_critic import CriticTrainingConfig
+from coderl.training.warm_start import WarmStartConfig
+from coderl.types import InputError
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Config(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ProblemsConfig(Config):
+    """Which problems train, validate and test; the three never overlap."""
+
+    source: str = "miniapps"
+    """A file or folder of problems, `miniapps`, or `hub:owner/name`."""
+    test_source: str | None = None
+    """Where the test problems are, if elsewhere."""
+    train_split: str = "train"
+    validation_split: str = "validation"
+    test_split: str = "test"
+    num_train: Count | None = None
+    """Use only the first so many training problems."""
+    num_validation: Count | None = None
+    num_test: Count | None = None
+    num_shown_tests: Annotated[int, Field(ge=0)] | None = None
+    """MBPP: how many of a task's asserts its prompt shows."""
+
+
+class TinyConfig(Config):
+    """An encoder-decoder trained from nothing, with its tokenizer, for machines without a GPU."""
+
+    vocab_size: Count = 1000
+    d_model: Count = 128
+    d_ff: Count = 384
+    num_layers: Count = 2
+    num_heads: Count = 4
+
+
+class ActorConfig(Config):
+    """The policy's backbone."""
+
+    init: str = "tiny"
+    """`tiny` (a T5 from nothing), a model folder, or a hub name."""
+    tiny: TinyConfig = TinyConfig()
+
+
+class PretrainConfig(Config):
+    """Masked spans, then next tokens, on the solutions' source text (section 3.2)."""
+
+    masked_span: OptimConfig | None = None
+    next_token: OptimConfig | None = None
+
+
+class SampleConfig(Config):
+    """How many programs a problem, and how they are drawn."""
+
+    num_samples: Count = 8
+    sampling: SamplingConfig = SamplingConfig()
+    chunk_size: Count = 32
+    """Problems a model call; also what a killed run may have to draw again."""
+
+
+class RoundsConfig(Config):
+    """Sampling, execution, critic and actor update, repeated (the paper: once, offline)."""
+
+    num_rounds: Count = 1
+    problems_per_round: Count | None = None
+    """Problems sampled in a round, the next ones in a shuffled order; None for all."""
+    sample: SampleConfig = SampleConfig()
+
+
+class CriticConfig(Config):
+    """The error predictor."""
+
+    init: Literal["actor"] | str = "actor"
+    """`actor` (a copy of the warm-started actor's backbone), a model folder, or a hub name; its tokenizer must be the
+    actor's."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the problems that it is never trained on, to stop early and to measure it on."""
+    use_solutions: bool = False
+    """Train also on reference solutions, as PassedTest, as the original does."""
+    training: CriticTrainingConfig = CriticTrainingConfig()
+
+
+class ReturnsConfig(Config):
+    """What multiplies the gradient of log p (sections 3.3.1 to 3.3.3)."""
+
+    baseline: Baseline = "greedy"
+    spread: Spread = "critic"
+    filter: AdvantageFilter = "all"
+    negative_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class RepairConfig(Config):
+    """The program-repair model (Eq. 13)."""
+
+    training: WarmStartConfig = WarmStartConfig()
+    max_pairs: Count = 20_000
+
+
+class EvaluationConfig(Config):
+    """Test programs a model, and what is reported of them."""
+
+    num_samples: Count = 5
+    ks: tuple[Count, ...] = (1, 5)
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    """Each model is evaluated at the one of these that is best for it on validation problems."""
+    num_validation_samples: Count = 4
+    sampling: SamplingConfig = SamplingConfig()
+    ce_control: bool = True
+    """Train a control with more cross-entropy for the CPU time that reinforcement learning took."""
+
+
+class RunConfig(Config):
+    """A whole run, from problems to report."""
+
+    name: str = "run"
+    seed: int = 0
+    num_threads: Count | None = None
+    """Torch threads; None leaves the choice to torch."""
+    problems: ProblemsConfig = ProblemsConfig()
+    prompt: PromptConfig = PromptConfig()
+    actor: ActorConfig = ActorConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    warm_start: WarmStartConfig | None = WarmStartConfig()
+    rounds: RoundsConfig = RoundsConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    critic: CriticConfig = CriticConfig()
+    binary_critic: CriticConfig = CriticConfig()
+    returns: ReturnsConfig = ReturnsConfig()
+    actor_training: ActorTrainingConfig = ActorTrainingConfig()
+    repair: RepairConfig | None = RepairConfig()
+    critic_sampling: CriticSamplingConfig | None = CriticSamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the run that a TOML recipe and dotted flags (`--warm-start.learning-rate 1e-4`) describe.
+
+    Raises:
+        InputError: the file is missing or not TOML, a key is unknown, or a value is not what its key takes.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, IsADirectoryError) as error:
+        raise InputError(f"{path}: not a TOML recipe ({error})") from None
+    for name, value in _flags(overrides):
+        _set(settings, name, value)
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error, RunConfig)}") from None
+
+
+def _flags(tokens: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs, rest = [], list(tokens)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--"):
+            raise InputError(f"{flag!r}: expected a flag such as --warm-start.learning-rate 1e-4")
+        name, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise InputError(f"{flag}: expected a value after it")
+            value = rest.pop(0)
+        pairs.append((name.replace("-", "_"), _literal(value)))
+    return pairs
+
+
+def _literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None if text.lower() == "none" else text
+
+
+def _set(settings: dict[str, Any], name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for parent in parents:
+        settings = settings.setdefault(parent, {})
+        if not isinstance(settings, dict):
+            raise InputError(f"--{name}: {parent} is a value, not a group of settings")
+    settings[last] = value
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return one line for the first thing wrong with some settings, naming the nearest known key."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    name = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"unknown key {name!r}; {hint}"
+    return f"{name} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(part)
+        inner = _model_in(field.annotation) if field else None
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((m for m in map(_model_in, typing.get_args(annotation)) if m), None)
+    return None

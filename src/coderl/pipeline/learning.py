@@ -1,0 +1,395 @@
+"""The stages that change weights, as functions from folders to a folder with `model/` and `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+from coderl import records, returns
+from coderl.actor.model import Actor, PromptConfig, prompt_tokens
+from coderl.critic.calibration import report as critic_report
+from coderl.critic.model import Critic
+from coderl.critic.values import values
+from coderl.lm import LanguageModel
+from coderl.pipeline.config import CriticConfig, PretrainConfig, RepairConfig, ReturnsConfig
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.stages import hash_model, hash_problems, run_stage
+from coderl.pipeline.tables import (
+    Key,
+    Score,
+    Verdict,
+    by_problem,
+    judged,
+    key,
+    programs_of,
+    scores_of,
+    verdicts_of,
+)
+from coderl.training.loop import StepMetrics
+from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample
+from coderl.training.train_actor import ActorTrainingConfig
+from coderl.training.train_actor import train_actor as actor_steps
+from coderl.training.train_critic import train_critic as critic_steps
+from coderl.training.train_repair import repair_pairs
+from coderl.training.train_repair import train_repair as repair_steps
+from coderl.training.warm_start import WarmStartConfig
+from coderl.training.warm_start import warm_start as warm_start_steps
+from coderl.types import InputError, LabelledProblem, Outcome, Problem, Program, ProgramKind
+
+
+def log_steps(steps: Iterable[StepMetrics], folder: Path, reporter: Reporter, title: str) -> dict[str, Any]:
+    """Run a training to its end, writing each update's figures to `metrics.jsonl`; return the facts of the stage."""
+    path = folder / "metrics.jsonl"
+    done = {record["step"] for record in records.read_jsonl(path)}
+    last: StepMetrics | None = None
+    for last in reporter.track(steps, title, unit="updates"):
+        if last.step not in done:
+            records.append_jsonl(path, last.record())
+    if last is None:
+        return {"num_steps": 0}
+    return {"num_steps": last.step, "last_loss": round(last.loss, 4), "update_cpu_s": round(last.cpu_s, 2)}
+
+
+def solution_examples(actor: Actor, problems: Sequence[LabelledProblem]) -> list[CrossEntropyExample]:
+    """Return every reference solution of the problems as something to imitate."""
+    return [
+        CrossEntropyExample(tuple(prompt), actor.encode_solution(labelled.problem, solution))
+        for labelled in problems
+        if labelled.solutions
+        for prompt in [actor.encode_prompt(labelled.problem)]
+        for solution in labelled.solutions
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- supervised stages
+
+
+def pretrain(
+    out: Path, *, actor: Path | str, problems: Sequence[LabelledProblem], config: PretrainConfig, prompt: PromptConfig,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write a model pretrained on the source text of the solutions: masked spans, then next tokens (section 3.2)."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        from coderl.training.pretrain import pretrain as pretrain_steps
+
+        model = LanguageModel.load(actor)
+        texts = [solution for p in problems for solution in p.solutions]
+        files = [model.encode_program(text, prompt.max_program_tokens) for text in texts]
+        facts: dict[str, Any] = {}
+        for objective, optim in (("masked_span", config.masked_span), ("next_token", config.next_token)):
+            if optim is None:
+                continue
+            steps = pretrain_steps(model, files, objective, optim, checkpoint_dir=folder / f".{objective}")  # type: ignore[arg-type]
+            facts[objective] = log_steps(steps, folder / objective, reporter, objective.replace("_", " "))
+        model.save(folder / "model")
+        return facts
+
+    settings = {"pretrain": config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
+    inputs = {"actor": hash_model(actor), "problems": hash_problems(problems)}
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def warm_start(
+    out: Path, *, actor: Path | str, problems: Sequence[LabelledProblem], config: WarmStartConfig,
+    prompt: PromptConfig, reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write the actor after cross-entropy on reference solutions (Eq. 1); also what the control with more of it is.
+
+    Raises:
+        InputError: no problem has a solution.
+    """
+
+    def work(folder: Path) -> dict[str, Any]:
+        loaded = Actor.load(actor, prompt)
+        examples = solution_examples(loaded, problems)
+        if not examples:
+            raise InputError(f"none of the {len(problems)} problems has a reference solution to start from")
+        steps = warm_start_steps(loaded.model, examples, config, checkpoint_dir=folder / ".checkpoints")
+        facts = log_steps(steps, folder, reporter, f"cross-entropy on {len(examples)} solutions")
+        loaded.model.save(folder / "model")
+        return facts
+
+    settings = {"warm_start": config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
+    inputs = {"actor": hash_model(actor), "problems": hash_problems(problems)}
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def train_repair(
+    out: Path, *, actor: Path | str, pools: Sequence[tuple[Path, Path]], problems: Sequence[LabelledProblem],
+    config: RepairConfig, prompt: PromptConfig, seed: int, reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write the repair model: from a failed sample and its outcome to the nearest reference solution (Eq. 13).
+
+    `pools` are (sample stage, execute stage) folders. Where no sample failed on a problem with solutions, the model is
+    the actor, unchanged, and the facts say so.
+    """
+
+    def work(folder: Path) -> dict[str, Any]:
+        loaded = Actor.load(actor, prompt)
+        solved = {p.problem.problem_id: p for p in problems if p.solutions}
+        pairs = [pair for sampled, executed in pools for pair in _failed_pairs(sampled, executed, solved)]
+        random.Random(seed).shuffle(pairs)
+        examples = []
+        for problem, program, verdict, solution in pairs[: config.max_pairs]:
+            source = loaded.encode_repair_prompt(problem, program, verdict.result())
+            examples.append(CrossEntropyExample(tuple(source), loaded.encode_solution(problem, solution)))
+        facts: dict[str, Any] = {"num_pairs": len(examples), "num_steps": 0}
+        if examples:
+            steps = repair_steps(loaded.model, examples, config.training, checkpoint_dir=folder / ".checkpoints")
+            facts |= log_steps(steps, folder, reporter, f"repairing {len(examples)} failed programs")
+        loaded.model.save(folder / "model")
+        return facts
+
+    settings = {"repair": config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json"), "seed": seed}
+    inputs = {"actor": hash_model(actor), "problems": hash_problems(problems), **_hash_pools(pools)}
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def _failed_pairs(
+    sampled: Path, executed: Path, solved: dict[str, LabelledProblem]
+) -> list[tuple[Problem, Program, Verdict, str]]:
+    pairs: list[tuple[Problem, Program, Verdict, str]] = []
+    for problem_id, group in by_problem(judged(programs_of(sampled), verdicts_of(executed))).items():
+        labelled = solved.get(problem_id)
+        if labelled is None:
+            continue
+        failed = list({p.code: (p, v) for p, v in group if v.outcome is not Outcome.PASSED_TEST}.values())
+        for pair in repair_pairs([p.code for p, _ in failed], labelled.solutions):
+            program, verdict = failed[pair.failed_index]
+            pairs.append((labelled.problem, program, verdict, pair.solution))
+    return pairs
+
+
+def _hash_pools(pools: Sequence[tuple[Path, Path]]) -> dict[str, str]:
+    return {
+        name: records.hash_path(folder)
+        for index, (sampled, executed) in enumerate(pools)
+        for name, folder in ((f"programs_{index}", sampled / "programs"), (f"verdicts_{index}", executed / "verdicts"))
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ critic
+
+
+def train_critic(
+    out: Path, *, init: Path | str, pools: Sequence[tuple[Path, Path]], problems: Sequence[LabelledProblem],
+    config: CriticConfig, num_outcomes: int, prompt: PromptConfig, reporter: Reporter, actor: Path | str | None = None,
+) -> None:  # fmt: skip
+    """Write the critic that predicts the outcome of sampled programs, and `critic.json` with how far to trust it.
+
+    Every `1 / config.held_out`-th problem is held out, to stop early and to measure on.
+
+    Args:
+        out: the stage's folder.
+        init: a critic to go on from, or a language model to begin one from.
+        pools: (sample stage, execute stage) folders.
+        problems: with solutions where `config.use_solutions`.
+        config: how it learns.
+        num_outcomes: 4, or 2 for the binary critic.
+        prompt: the actor's.
+        reporter: progress.
+        actor: whose solutions' tokens are used; `init` by default.
+
+    Raises:
+        InputError: no program has a verdict.
+    """
+    settings = {**config.model_dump(mode="json"), "num_outcomes": num_outcomes,
+                "prompt": prompt.model_dump(mode="json")}  # fmt: skip
+    inputs = {"init": hash_model(init), "problems": hash_problems(problems), **_hash_pools(pools)}
+
+    def work(folder: Path) -> dict[str, Any]:
+        critic = load_critic(init, num_outcomes)
+        examples, held_out = _critic_examples(critic.model, pools, problems, config, prompt)
+        if not examples:
+            raise InputError("no sampled program has a verdict, so there is nothing for a critic to learn from")
+        steps = critic_steps(
+            critic, examples, config.training, validation=held_out, checkpoint_dir=folder / ".checkpoints"
+        )
+        facts = log_steps(steps, folder, reporter, f"critic on {len(examples)} programs")
+        critic.save(folder / "model")
+        if held_out:
+            facts |= _measure_critic(critic, held_out, folder)
+        return {**facts, "num_programs": len(examples), "num_held_out": len(held_out)}
+
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def load_critic(init: Path | str, num_outcomes: int) -> Critic:
+    """Return the critic in a folder, or a new one on the language model there.
+
+    Raises:
+        InputError: the folder holds a critic of another number of outcomes, or no model.
+    """
+    if not (Path(init) / "critic.json").exists():
+        return Critic(LanguageModel.load(init), num_outcomes=num_outcomes)
+    critic = Critic.load(init)
+    if critic.num_outcomes != num_outcomes:
+        raise InputError(f"{init}: a critic of {critic.num_outcomes} outcomes, expected {num_outcomes}")
+    return critic
+
+
+def _critic_examples(
+    model: LanguageModel,
+    pools: Sequence[tuple[Path, Path]],
+    problems: Sequence[LabelledProblem],
+    config: CriticConfig,
+    prompt: PromptConfig,
+) -> tuple[list[CriticExample], list[CriticExample]]:
+    by_id = {p.problem.problem_id: p for p in problems}
+    parts: tuple[list[CriticExample], list[CriticExample]] = ([], [])
+    for sampled, executed in pools:
+        groups = by_problem(judged(programs_of(sampled), verdicts_of(executed)))
+        for problem_id, group in groups.items():
+            tokens = tuple(prompt_tokens(model, by_id[problem_id].problem, prompt))
+            part = parts[is_held_out(problem_id, config.held_out)]
+            part += [CriticExample(tokens, p.tokens, v.outcome) for p, v in group if p.tokens and v.outcome is not None]
+    if config.use_solutions:
+        for labelled in (p for p in problems if p.solutions):
+            actor = Actor(model, prompt)
+            tokens = tuple(actor.encode_prompt(labelled.problem))
+            part = parts[is_held_out(labelled.problem.problem_id, config.held_out)]
+            part += [
+                CriticExample(tokens, actor.encode_solution(labelled.problem, s), Outcome.PASSED_TEST)
+                for s in labelled.solutions
+            ]
+    return parts
+
+
+def is_held_out(problem_id: str, share: float) -> bool:
+    """Return whether a critic is measured on this problem and never trained on it, in any round."""
+    return random.Random(f"held out {problem_id}").random() < share
+
+
+def _measure_critic(critic: Critic, held_out: Sequence[CriticExample], folder: Path) -> dict[str, Any]:
+    scores = values(critic, [e.prompt for e in held_out], [e.program for e in held_out], batch_size=64)
+    measured = critic_report(scores, [e.outcome for e in held_out])
+    records.write_json(folder / "calibration.json", records.plain(measured))
+    return {
+        "accuracy": measured.accuracy,
+        "majority_accuracy": measured.majority_accuracy,
+        "auroc": measured.auroc,
+        "calibration_error": measured.calibration_error,
+        "prefix_auroc": measured.prefix_auroc,
+    }
+
+
+def score(
+    out: Path, *, critic: Path, programs: Path, verdicts: Path, problems: Sequence[Problem], prompt: PromptConfig,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write the critic's values of every judged program: of the whole, and after each token (Eq. 10-12)."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        model = Critic.load(critic)
+        by_id = {p.problem_id: p for p in problems}
+        known = verdicts_of(verdicts)
+        table = records.PartedTable(folder / "scores", Score)
+        parts = sorted((programs / "programs").glob("part-*.parquet"))
+        count = 0
+        for index, part in enumerate(reporter.track(parts, "scoring", unit="chunks")):
+            if not table.has(index):
+                pairs = [pair for pair in judged(records.read_table(part, Program), known) if pair[0].tokens]
+                table.write(index, _scores(model, pairs, by_id, prompt))
+        count = sum(1 for _ in table.rows())
+        return {"num_programs": count}
+
+    settings = {"prompt": prompt.model_dump(mode="json")}
+    inputs = {
+        "critic": hash_model(critic),
+        "programs": records.hash_path(programs / "programs"),
+        "verdicts": records.hash_path(verdicts / "verdicts"),
+    }
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def _scores(
+    critic: Critic, pairs: Sequence[tuple[Program, Verdict]], by_id: dict[str, Problem], prompt: PromptConfig
+) -> list[Score]:
+    prompts = {i: prompt_tokens(critic.model, by_id[i], prompt) for i in {p.problem_id for p, _ in pairs}}
+    found = values(critic, [prompts[p.problem_id] for p, _ in pairs], [p.tokens for p, _ in pairs], batch_size=128)
+    rows = []
+    for (program, verdict), one in zip(pairs, found, strict=True):
+        assert verdict.outcome is not None
+        towards = returns.critic_values(one.token_probs, verdict.outcome)
+        rows.append(
+            Score(program.problem_id, program.kind, program.index, one.program_probs, towards, one.prefix_values)
+        )
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------------- actor
+
+
+def train_actor(
+    out: Path, *, actor: Path | str, pools: Sequence[tuple[Path, Path, Path | None]], problems: Sequence[Problem],
+    solved: Sequence[LabelledProblem], config: ActorTrainingConfig, returns_config: ReturnsConfig,
+    prompt: PromptConfig, reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write the actor after reinforcement learning from execution feedback, mixed with cross-entropy (Eq. 14).
+
+    `pools` are (sample, execute, score) folders; the last is None where the spread needs no critic.
+    """
+
+    def work(folder: Path) -> dict[str, Any]:
+        loaded = Actor.load(actor, prompt)
+        encoded = {p.problem_id: tuple(loaded.encode_prompt(p)) for p in problems}
+        samples = [s for pool in pools for s in _actor_examples(*pool, encoded, returns_config)]
+        solutions = solution_examples(loaded, solved)
+        steps = actor_steps(loaded.model, samples, solutions, config, checkpoint_dir=folder / ".checkpoints")
+        facts = log_steps(steps, folder, reporter, f"actor on {len(samples)} samples")
+        loaded.model.save(folder / "model")
+        used = sum(any(s.token_returns) for s in samples)
+        return {**facts, "num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
+
+    settings = {"actor_training": config.model_dump(mode="json"), "returns": returns_config.model_dump(mode="json"),
+                "prompt": prompt.model_dump(mode="json")}  # fmt: skip
+    inputs = {"actor": hash_model(actor), "solved": hash_problems(solved)}
+    inputs |= _hash_pools([(sampled, executed) for sampled, executed, _ in pools])
+    inputs |= {f"scores_{i}": records.hash_path(s / "scores") for i, (_, _, s) in enumerate(pools) if s is not None}
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def _actor_examples(
+    sampled: Path,
+    executed: Path,
+    scored: Path | None,
+    encoded: dict[str, tuple[int, ...]],
+    config: ReturnsConfig,
+) -> list[ActorExample]:
+    if config.spread == "critic" and scored is None:
+        raise InputError("the critic spread needs scores: run `coderl score`, or choose spread = 'uniform'")
+    scores = scores_of(scored) if scored is not None else {}
+    groups = by_problem(judged(programs_of(sampled), verdicts_of(executed)))
+    return [
+        example
+        for problem_id, group in groups.items()
+        for example in _group_examples(group, scores, encoded[problem_id], config)
+    ]
+
+
+def _group_examples(
+    group: Sequence[tuple[Program, Verdict]], scores: dict[Key, Score], prompt: tuple[int, ...], config: ReturnsConfig
+) -> list[ActorExample]:
+    """Return the samples of one problem with their token returns; without its baseline, if one is asked for, none."""
+    baseline = next((v.outcome for p, v in group if p.kind is ProgramKind.BASELINE), None)
+    drawn = [(p, v.outcome) for p, v in group if p.kind is ProgramKind.SAMPLE and p.tokens and v.outcome is not None]
+    if config.baseline == "greedy" and baseline is None:
+        return []
+    relative = returns.relative_returns(
+        [returns.outcome_return(u) for _, u in drawn],
+        baseline=config.baseline,
+        greedy_return=None if baseline is None else returns.outcome_return(baseline),
+    )
+    examples = []
+    for (program, outcome), advantage in zip(drawn, relative, strict=True):
+        kept = returns.filter_advantage(advantage, mode=config.filter, negative_scale=config.negative_scale)
+        if config.spread == "critic":
+            rho = returns.token_returns(kept, scores[key(program)].token_values)
+        else:
+            rho = returns.spread_return(kept, len(program.tokens), outcome, spread=config.spread)
+        examples.append(ActorExample(prompt, program.tokens, rho))
+    return examples

@@ -1,0 +1,231 @@
+"""All stages in reading order: `run` is the method of the paper on one page."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from coderl import problems as data
+from coderl import records
+from coderl.pipeline import learning, stages
+from coderl.pipeline.config import ProblemsConfig, RunConfig, SampleConfig
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.summary import write_report
+from coderl.problems import jsonl
+from coderl.types import InputError, LabelledProblem, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The problems of a run."""
+
+    train: list[LabelledProblem]
+    validation: list[LabelledProblem]
+    test: list[LabelledProblem]
+
+    @property
+    def solved(self) -> list[LabelledProblem]:
+        """The training problems with reference solutions: what cross-entropy can learn from."""
+        return [p for p in self.train if p.solutions]
+
+    @property
+    def tested(self) -> list[LabelledProblem]:
+        """The training problems with hidden tests: what reinforcement learning can learn from."""
+        return [p for p in self.train if p.hidden_tests]
+
+
+def load_splits(config: ProblemsConfig) -> Splits:
+    """Return the problems to train, validate and test on.
+
+    Raises:
+        InputError: a split is empty, or a problem stands in two of them.
+    """
+    shown = config.num_shown_tests
+    train = data.load(config.source, split=config.train_split, limit=config.num_train, num_shown_tests=shown)
+    validation = data.load(
+        config.source, split=config.validation_split, limit=config.num_validation, num_shown_tests=shown
+    )
+    test = data.load(
+        config.test_source or config.source, split=config.test_split, limit=config.num_test, num_shown_tests=shown
+    )
+    splits = Splits(train, validation, test)
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        if not any(p.hidden_tests for p in part):
+            raise InputError(f"{config.source}: no {name} problem has tests, so nothing of it could be run")
+    _refuse_overlap(splits)
+    return splits
+
+
+def _problems(config: RunConfig, out: Path, reporter: Reporter) -> Splits:
+    """Return the run's problems, which are read from their source once and kept in the run directory."""
+
+    def work(folder: Path) -> dict[str, int]:
+        splits = load_splits(config.problems)
+        for name in ("train", "validation", "test"):
+            jsonl.write(folder / f"{name}.jsonl", getattr(splits, name))
+        return {"num_train": len(splits.train), "num_validation": len(splits.validation), "num_test": len(splits.test)}
+
+    source = Path(config.problems.source)
+    inputs = {"source": records.hash_path(source)} if source.exists() else {}
+    stages.run_stage(out, reporter, config=config.problems.model_dump(mode="json"), inputs=inputs, work=work)
+    return Splits(*(data.load(out / f"{name}.jsonl") for name in ("train", "validation", "test")))
+
+
+def _refuse_overlap(splits: Splits) -> None:
+    seen: dict[str, str] = {}
+    for name, part in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        for labelled in part:
+            text = " ".join(labelled.problem.description.split())
+            if seen.setdefault(text, name) != name:
+                raise InputError(
+                    f"problem {labelled.problem.problem_id!r} of {name} also stands in {seen[text]}: splits must not mix"
+                )
+
+
+def bare(problems: Sequence[LabelledProblem]) -> list[Problem]:
+    """Return what a generator may see of some problems."""
+    return [p.problem for p in problems]
+
+
+def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
+    """Run every stage of the method in `run_dir`, or what is left of them; return the report's path.
+
+    Raises:
+        InputError: the directory holds a run of another configuration, or the problems cannot be used.
+    """
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    records.write_json(run_dir / "recipe.json", config.model_dump(mode="json"))
+    splits = _problems(config, run_dir / "problems", reporter)
+    reporter.say(
+        f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with tests), "
+        f"{len(splits.validation)} validation, {len(splits.test)} test"
+    )
+    warm = _warm_start(config, run_dir, splits, reporter)
+    actor = _rounds(config, run_dir, splits, warm, reporter)
+    models = {"warm_start": warm, "actor_critic": actor}
+    if config.evaluation.ce_control and config.warm_start:
+        models["ce_control"] = _ce_control(config, run_dir, splits, warm, reporter)
+    for name, model in models.items():
+        _evaluate(config, run_dir / "evaluate" / name, splits, model, reporter)
+    if config.critic_sampling:
+        _critic_sampling(config, run_dir, splits, warm, actor, reporter)
+    return write_report(run_dir, config, splits.test, config.rounds.num_rounds, reporter)
+
+
+def _warm_start(config: RunConfig, run_dir: Path, splits: Splits, reporter: Reporter) -> Path | str:
+    """Return the actor that supervised learning makes: initialised, pretrained, warm-started."""
+    actor: Path | str = config.actor.init
+    if config.actor.init == "tiny":
+        out = run_dir / "init"
+        stages.initialise(out, problems=splits.train, config=config.actor.tiny, prompt=config.prompt, seed=config.seed,
+                          reporter=reporter)  # fmt: skip
+        actor = out / "model"
+    if config.pretrain.masked_span or config.pretrain.next_token:
+        out = run_dir / "pretrain"
+        learning.pretrain(out, actor=actor, problems=splits.solved, config=config.pretrain, prompt=config.prompt,
+                          reporter=reporter)  # fmt: skip
+        actor = out / "model"
+    if config.warm_start:
+        out = run_dir / "warm-start"
+        learning.warm_start(out, actor=actor, problems=splits.solved, config=config.warm_start, prompt=config.prompt,
+                            reporter=reporter)  # fmt: skip
+        actor = out / "model"
+    return actor
+
+
+def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path | str:
+    """Return the actor after all rounds of sampling, execution, critic and actor training."""
+    actor = warm
+    critic: Path | str = warm if config.critic.init == "actor" else config.critic.init
+    order = list(splits.tested)
+    random.Random(config.seed).shuffle(order)
+    size = min(config.rounds.problems_per_round or len(order), len(order))
+    for index in range(config.rounds.num_rounds):
+        folder = run_dir / f"round-{index:02d}"
+        chosen = [order[(index * size + i) % len(order)] for i in range(size)]
+        pool = (folder / "sample", folder / "execute")
+        stages.sample(pool[0], actor=actor, problems=bare(chosen), config=config.rounds.sample, prompt=config.prompt,
+                      seed=config.seed + index, reporter=reporter)  # fmt: skip
+        stages.execute(pool[1], programs=pool[0], problems=chosen, config=config.execution, reporter=reporter)
+        scores = None
+        if config.returns.spread == "critic":
+            learning.train_critic(folder / "critic", init=critic, pools=[pool], problems=chosen, config=config.critic,
+                                  num_outcomes=4, prompt=config.prompt, reporter=reporter)  # fmt: skip
+            critic, scores = folder / "critic" / "model", folder / "score"
+            learning.score(scores, critic=critic, programs=pool[0], verdicts=pool[1], problems=bare(chosen),
+                           prompt=config.prompt, reporter=reporter)  # fmt: skip
+        learning.train_actor(folder / "actor", actor=actor, pools=[(*pool, scores)], problems=bare(chosen),
+                             solved=splits.solved, config=config.actor_training, returns_config=config.returns,
+                             prompt=config.prompt, reporter=reporter)  # fmt: skip
+        actor = folder / "actor" / "model"
+    return actor
+
+
+def _ce_control(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path:
+    """Return the warm start after more cross-entropy, for the CPU time that all the rounds took.
+
+    The clock is that of the run, so another run of the same recipe trains it a little more or less.
+    """
+    assert config.warm_start is not None
+    out = run_dir / "ce-control"
+    if (out / records.MANIFEST).exists() or (out / records.STARTED).exists():
+        found = next(out / n for n in (records.MANIFEST, records.STARTED) if (out / n).exists())
+        spent = records.read_json(found)["config"]["warm_start"]["optim"]["max_cpu_s"]
+    else:
+        facts = [stages.facts_of(p.parent) for p in run_dir.glob(f"round-*/*/{records.MANIFEST}")]
+        spent = round(sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts), 1)
+    optim = config.warm_start.optim.model_copy(
+        update={"num_epochs": None, "num_steps": None, "max_cpu_s": max(spent, 1.0), "seed": config.seed + 1}
+    )
+    more = config.warm_start.model_copy(update={"optim": optim})
+    learning.warm_start(out, actor=warm, problems=splits.solved, config=more, prompt=config.prompt, reporter=reporter)
+    return out / "model"
+
+
+def _evaluate(config: RunConfig, folder: Path, splits: Splits, model: Path | str, reporter: Reporter) -> None:
+    """Draw programs for the test problems at each temperature (greedily too, once) and run them."""
+    settings = config.evaluation
+    for temperature in settings.temperatures:
+        drawn = settings.sampling.model_copy(update={"temperature": temperature})
+        sample_config = SampleConfig(num_samples=settings.num_samples, sampling=drawn)
+        is_first = temperature == settings.temperatures[0]
+        out = folder / f"t{temperature:g}"
+        stages.sample(out / "sample", actor=model, problems=bare(splits.test), config=sample_config,
+                      prompt=config.prompt, seed=config.seed + 1000, greedy=is_first, reporter=reporter)  # fmt: skip
+        stages.execute(out / "execute", programs=out / "sample", problems=splits.test, config=config.execution,
+                       reporter=reporter)  # fmt: skip
+        if is_first:
+            stages.execute(out / "examples", programs=out / "sample", problems=splits.test, config=config.execution,
+                           tests="example", reporter=reporter)  # fmt: skip
+
+
+def _critic_sampling(
+    config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, actor: Path | str, reporter: Reporter
+) -> None:
+    """Train the binary critic and the repair model on what the rounds drew, and search the test problems with them."""
+    assert config.critic_sampling is not None
+    pools = [(f / "sample", f / "execute") for f in sorted(run_dir.glob("round-*"))]
+    learning.train_critic(run_dir / "binary-critic", init=warm, pools=pools, problems=splits.tested,
+                          config=config.binary_critic, num_outcomes=2, prompt=config.prompt, reporter=reporter)  # fmt: skip
+    repair_model = None
+    if config.repair:
+        learning.train_repair(run_dir / "repair", actor=warm, pools=pools, problems=splits.train, config=config.repair,
+                              prompt=config.prompt, seed=config.seed, reporter=reporter)  # fmt: skip
+        repair_model = run_dir / "repair" / "model"
+    settings = config.evaluation
+    first = settings.temperatures[0]
+    drawn = settings.sampling.model_copy(update={"temperature": first})
+    out = run_dir / "evaluate" / "actor_critic_cs"
+    stages.critic_sample(
+        out / "sample", actor=actor, critic=run_dir / "binary-critic" / "model", repair_model=repair_model,
+        programs=run_dir / "evaluate" / "actor_critic" / f"t{first:g}" / "sample", problems=bare(splits.test),
+        config=config.critic_sampling, sample_config=SampleConfig(sampling=drawn), execution=config.execution,
+        prompt=config.prompt, seed=config.seed + 2000, reporter=reporter,
+    )  # fmt: skip
+    stages.execute(out / "execute", programs=out / "sample", problems=splits.test, config=config.execution,
+                   reporter=reporter)  # fmt: skip

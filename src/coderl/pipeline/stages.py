@@ -1,0 +1,288 @@
+"""Every stage as a function from folders to a folder: resumable, refusing stale inputs, usable alone.
+
+Each takes `out` first and returns nothing: what it made is in the folder, its cost and counts in the manifest's facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from coderl import prompts, records
+from coderl.actor.model import Actor, PromptConfig
+from coderl.critic.model import Critic
+from coderl.critic_sampling.candidates import CandidateRow
+from coderl.critic_sampling.candidates import rows as candidate_rows
+from coderl.critic_sampling.models import PrefixScorer, RepairModel
+from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample_many
+from coderl.execution import ExecutionConfig, Executor, Job
+from coderl.lm import tiny_t5, train_tokenizer
+from coderl.pipeline.config import SampleConfig, TinyConfig
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.tables import Verdict, outcome_counts, programs_of
+from coderl.types import ExecutionResult, InputError, LabelledProblem, Problem, Program, ProgramKind, SandboxError
+
+MAX_FAULT_RATE = 0.05
+"""A run stops when the sandbox itself fails on more than this share of a stage's programs."""
+
+
+def run_stage(
+    out: Path, reporter: Reporter, *, config: Any, inputs: dict[str, str], work: Callable[[Path], dict[str, Any]]
+) -> None:
+    """Do `work` in the folder `out` unless it was done before; record what it read, wrote and cost.
+
+    Raises:
+        InputError: `out` holds the work of another request.
+    """
+    stage = records.Stage.open(out, config=config, inputs=inputs)
+    if stage.is_complete:
+        reporter.say(f"{out.name}: done before")
+        return
+    reporter.say(f"{out.name}")
+    wall, cpu = time.monotonic(), time.process_time()
+    facts = work(stage.path)
+    stage.finish(**facts, wall_s=round(time.monotonic() - wall, 2), cpu_s=round(time.process_time() - cpu, 2))
+
+
+def facts_of(out: Path) -> dict[str, Any]:
+    """Return what a finished stage recorded about its cost and counts."""
+    return records.read_json(out / records.MANIFEST)["facts"]
+
+
+def hash_problems(problems: Iterable[LabelledProblem]) -> str:
+    """Return the content hash of problems, hidden tests and solutions included."""
+    digest = hashlib.sha256()
+    for labelled in problems:
+        digest.update(records.hash_value(asdict(labelled)).encode())
+    return digest.hexdigest()
+
+
+def derive_seed(seed: int, *parts: object) -> int:
+    """Return a seed for one part of a run, independent of the others'."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *parts)).encode()).digest()[:4], "big")
+
+
+def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Return consecutive slices of at most `size` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+# ---------------------------------------------------------------------------------------------------------- sampling
+
+
+def initialise(
+    out: Path, *, problems: Sequence[LabelledProblem], config: TinyConfig, prompt: PromptConfig, seed: int,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write a model with random weights and the tokenizer learned from the training problems' texts."""
+    settings = {"tiny": config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json"), "seed": seed}
+
+    def work(folder: Path) -> dict[str, Any]:
+        texts = [prompts.actor_prompt(p.problem, style=prompt.style) for p in problems]
+        texts += [prompts.actor_target(p.problem, s, style=prompt.style) for p in problems for s in p.solutions]
+        tokenizer = train_tokenizer(texts, config.vocab_size)
+        model = tiny_t5(
+            tokenizer,
+            d_model=config.d_model,
+            d_ff=config.d_ff,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            seed=seed,
+        )
+        model.save(folder / "model")
+        return {"num_parameters": sum(p.numel() for p in model.parameters()), "vocab_size": model.vocab_size}
+
+    run_stage(out, reporter, config=settings, inputs={"problems": hash_problems(problems)}, work=work)
+
+
+def sample(
+    out: Path,
+    *,
+    actor: Path | str,
+    problems: Sequence[Problem],
+    config: SampleConfig,
+    prompt: PromptConfig,
+    seed: int,
+    greedy: bool = True,
+    reporter: Reporter,
+) -> None:
+    """Write `config.num_samples` programs a problem and, with `greedy`, the baseline program."""
+    settings = {**config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json"), "seed": seed,
+                "greedy": greedy}  # fmt: skip
+    inputs = {"actor": hash_model(actor), "problems": records.hash_value([asdict(p) for p in problems])}
+
+    def work(folder: Path) -> dict[str, Any]:
+        table = records.PartedTable(folder / "programs", Program)
+        parts = list(enumerate(chunks(problems, config.chunk_size)))
+        todo = [(index, chunk) for index, chunk in parts if not table.has(index)]
+        loaded = Actor.load(actor, prompt, config.sampling) if todo else None
+        title = f"drawing {config.num_samples} programs for each of {len(problems)} problems"
+        num_done = len(parts) - len(todo)
+        for index, chunk in reporter.track(todo, title, total=len(parts), unit="chunks", done=num_done):
+            assert loaded is not None
+            drawn = loaded.sample(chunk, num_samples=config.num_samples, seed=derive_seed(seed, index))
+            rows = [program for programs in drawn for program in programs]
+            table.write(index, rows + (loaded.greedy(chunk) if greedy else []))
+        rows = list(table.rows()) if parts else []
+        return {"num_programs": len(rows), "num_tokens": sum(len(row.tokens) for row in rows)}
+
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def critic_sample(
+    out: Path,
+    *,
+    actor: Path | str,
+    critic: Path | None,
+    repair_model: Path | None,
+    programs: Path,
+    problems: Sequence[Problem],
+    config: CriticSamplingConfig,
+    sample_config: SampleConfig,
+    execution: ExecutionConfig,
+    prompt: PromptConfig,
+    seed: int,
+    reporter: Reporter,
+) -> None:
+    """Write what Algorithm 1 makes of the programs drawn before: `candidates` (all) and `programs` (to hand in).
+
+    It reads `Problem` only: the example tests that the statements show, never a hidden one.
+    """
+    settings = {
+        "critic_sampling": config.model_dump(mode="json"),
+        "sample": sample_config.model_dump(mode="json"),
+        "prompt": prompt.model_dump(mode="json"),
+        "seed": seed,
+    }
+    inputs = {
+        "actor": hash_model(actor),
+        "critic": hash_model(critic) if critic else "none",
+        "repair_model": hash_model(repair_model) if repair_model else "none",
+        "programs": records.hash_path(programs / "programs"),
+        "problems": records.hash_value([asdict(p) for p in problems]),
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        candidates = records.PartedTable(folder / "candidates", CandidateRow)
+        returned = records.PartedTable(folder / "programs", Program)
+        drawn: dict[str, list[Program]] = {}
+        for program in programs_of(programs):
+            if program.kind is ProgramKind.SAMPLE:
+                drawn.setdefault(program.problem_id, []).append(program)
+        parts = list(enumerate(chunks(problems, sample_config.chunk_size)))
+        todo = [(index, chunk) for index, chunk in parts if not returned.has(index)]
+        generator = Actor.load(actor, prompt, sample_config.sampling)
+        repairer = RepairModel(Actor.load(repair_model, prompt, sample_config.sampling)) if repair_model else None
+        scorer = PrefixScorer(Critic.load(critic), prompt) if critic else None
+        facts: Counter[str] = Counter()
+        with Executor(execution) as executor:
+            title, num_done = "critic sampling", len(parts) - len(todo)
+            for index, chunk in reporter.track(todo, title, total=len(parts), unit="chunks", done=num_done):
+                results = critic_sample_many(
+                    chunk,
+                    [drawn.get(p.problem_id, []) for p in chunk],
+                    generator=generator,
+                    critic=scorer,
+                    repairer=repairer,
+                    run_example_tests=partial(run_example_tests, executor),
+                    config=config,
+                    seed=derive_seed(seed, index),
+                )
+                candidates.write(index, [row for result in results for row in candidate_rows(result)])
+                returned.write(index, [program for result in results for program in result.programs])
+        rows = list(candidates.rows())
+        facts.update(f"num_{row.kind.value}" for row in rows)
+        facts["num_tokens"] = sum(len(row.tokens) - row.num_prefix_tokens for row in rows)
+        return dict(facts)
+
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def run_example_tests(executor: Executor, items: list[tuple[Problem, Program]]) -> list[ExecutionResult | SandboxError]:
+    """Return what the example tests of their problems say of some programs."""
+    jobs = (Job(program.code, problem.example_tests, fn_name=problem.fn_name) for problem, program in items)
+    return list(executor.run(jobs))
+
+
+def hash_model(model: Path | str) -> str:
+    """Return the content hash of a model folder, or the name of a model on a hub."""
+    path = Path(model)
+    return records.hash_path(path) if path.exists() else f"hub:{model}"
+
+
+# --------------------------------------------------------------------------------------------------------- execution
+
+
+def execute(
+    out: Path,
+    *,
+    programs: Path,
+    problems: Sequence[LabelledProblem],
+    config: ExecutionConfig,
+    reporter: Reporter,
+    tests: str = "hidden",
+) -> None:
+    """Write the verdict on every program that a stage wrote, on the hidden (or `tests="example"`) tests.
+
+    Programs of problems without such tests get no verdict and are counted.
+
+    Raises:
+        InputError: a program belongs to no problem given.
+        SandboxError: the sandbox itself failed on too many programs to trust the rest.
+    """
+    by_id = {p.problem.problem_id: p for p in problems}
+    settings = {"execution": config.model_dump(mode="json", exclude={"num_workers", "recycle_after"}), "tests": tests}
+    inputs = {"programs": records.hash_path(programs / "programs"), "problems": hash_problems(problems)}
+
+    def work(folder: Path) -> dict[str, Any]:
+        table = records.PartedTable(folder / "verdicts", Verdict)
+        num_programs = sum(1 for _ in records.read_table(programs / "programs", Program))
+        with Executor(config) as executor:
+            stream = _verdicts(executor, programs / "programs", table, by_id, tests)
+            for _ in reporter.track(stream, "running tests", total=num_programs, unit="programs"):
+                pass
+        verdicts = list(table.rows())
+        return {
+            "outcomes": outcome_counts(verdicts),
+            "num_untested": num_programs - len(verdicts),
+            "sandbox_cpu_s": round(sum(v.cpu_s for v in verdicts), 2),
+        }
+
+    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def _verdicts(
+    executor: Executor, programs: Path, table: records.PartedTable, by_id: dict[str, LabelledProblem], tests: str
+) -> Iterator[Verdict]:
+    """Yield verdicts as programs are run, writing each part once all of it is there."""
+    num_seen = num_faults = 0
+    for index, part in enumerate(sorted(programs.glob("part-*.parquet"))):
+        if table.has(index):
+            continue
+        rows = [(row, _job(row, by_id, tests)) for row in records.read_table(part, Program)]
+        tested = [(row, job) for row, job in rows if job is not None]
+        written: list[Verdict] = []
+        for (row, _), result in zip(tested, executor.run(job for _, job in tested), strict=True):
+            written.append(Verdict.of(row, result))
+            num_faults += written[-1].outcome is None
+            yield written[-1]
+        num_seen += len(tested)
+        if num_faults > max(MAX_FAULT_RATE * num_seen, 3):
+            raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {written[-1].fault}")
+        table.write(index, written)
+
+
+def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job | None:
+    labelled = by_id.get(program.problem_id)
+    if labelled is None:
+        raise InputError(f"program of problem {program.problem_id!r}, which is not among the {len(by_id)} problems")
+    unit_tests = labelled.hidden_tests if tests == "hidden" else labelled.problem.example_tests
+    if not unit_tests:
+        return None
+    return Job(program.code, unit_tests, fn_name=labelled.problem.fn_name, checker=labelled.checker)

@@ -1,0 +1,335 @@
+"""A finished run as `summary.json` and `report.html`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coderl import records
+from coderl.critic_sampling.candidates import CandidateRow
+from coderl.evaluation import report
+from coderl.evaluation.figures import Curve
+from coderl.evaluation.pass_at_k import ProblemCounts, Summary, count, paired_bootstrap, summarise
+from coderl.evaluation.report import Contrast, CurveGroup, HeadlineRow, OutcomeDistribution, ReportData, SampleProgram
+from coderl.lm import LanguageModel
+from coderl.pipeline.config import RunConfig
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.stages import facts_of
+from coderl.pipeline.tables import Key, Verdict, key, programs_of, scores_of, verdicts_of
+from coderl.types import LabelledProblem, Outcome, Program, ProgramKind
+
+
+def problem_counts(
+    programs: Iterable[Program],
+    verdicts: dict[Key, Verdict],
+    problems: Sequence[LabelledProblem],
+    *,
+    kinds: frozenset[ProgramKind] = frozenset(ProgramKind) - {ProgramKind.BASELINE},
+    example_outcomes: dict[Key, Outcome | None] | None = None,
+) -> list[ProblemCounts]:
+    """Return how the programs of each problem fared, untested problems and sandbox faults told apart."""
+    groups: dict[str, list[Program]] = {p.problem.problem_id: [] for p in problems}
+    for program in programs:
+        if program.kind in kinds and program.problem_id in groups:
+            groups[program.problem_id].append(program)
+    return [
+        count(
+            labelled.problem.problem_id,
+            labelled.problem.difficulty,
+            [v.outcome if (v := verdicts.get(key(p))) else None for p in group],
+            example_outcomes=None if example_outcomes is None else [example_outcomes.get(key(p)) for p in group],
+            is_tested=bool(labelled.hidden_tests),
+        )
+        for labelled in problems
+        for group in [groups[labelled.problem.problem_id]]
+    ]
+
+
+def evaluation(
+    folder: Path, problems: Sequence[LabelledProblem], ks: Sequence[int], *, greedy: bool = False
+) -> Summary:
+    """Return the scores of the programs under `folder` (its `sample` and `execute` stages)."""
+    kinds = frozenset({ProgramKind.BASELINE}) if greedy else frozenset(ProgramKind) - {ProgramKind.BASELINE}
+    programs, verdicts = programs_of(folder / "sample"), verdicts_of(folder / "execute")
+    example_outcomes: dict[Key, Outcome | None] | None = None
+    if (folder / "examples").exists() and not greedy:
+        example_outcomes = {k: v.outcome for k, v in verdicts_of(folder / "examples").items()}
+    counts = problem_counts(programs, verdicts, problems, kinds=kinds, example_outcomes=example_outcomes)
+    most = max((c.num_samples for c in counts), default=1)
+    ks = [k for k in ks if k <= most] or [1]
+    return summarise(counts, ks, [(1, max(ks))] if example_outcomes is not None else [])
+
+
+def search_example_outcomes(folder: Path) -> dict[Key, Outcome | None]:
+    """Return what the example tests said of the programs of a critic-sample stage."""
+    rows = records.read_table(folder / "candidates", CandidateRow)
+    return {(row.problem_id, row.kind.value, row.index): row.example_outcome for row in rows}
+
+
+# ----------------------------------------------------------------------------------------------------------- a run
+
+MODEL_NAMES = {
+    "warm_start": "warm start",
+    "ce_control": "more cross-entropy, equal CPU time",
+    "actor_critic": "actor-critic RL",
+}
+
+
+def write_report(
+    run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem], num_rounds: int, reporter: Reporter
+) -> Path:
+    """Write `summary.json` and `report.html` of a run from its stages; return the report's path."""
+    rows, scores = _headline(run_dir, config, problems)
+    summary = {**_summary(run_dir, config, problems, scores), **_costs(run_dir)}
+    records.write_json(run_dir / "summary.json", summary)
+    data = ReportData(
+        title=f"coderl: {config.name}",
+        abstract=_abstract(config, problems),
+        rows=tuple(rows),
+        contrasts=tuple(_contrasts(scores)),
+        outcomes=tuple(_outcomes(run_dir, config)),
+        curves=tuple(_curves(run_dir)),
+        samples=tuple(_samples(run_dir, config, problems, num_rounds)),
+        tallies=_tallies(run_dir, problems),
+        timings=tuple(report.Timing(name, facts["wall_s"]) for name, facts in stage_facts(run_dir)),
+        settings=_flat_settings(config),
+    )
+    path = run_dir / "report.html"
+    report.write(path, data)
+    reporter.console.print(report.closing_table(data))
+    return path
+
+
+def _headline(
+    run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem]
+) -> tuple[list[HeadlineRow], dict[str, Summary]]:
+    """Return the table's rows and each model's summaries, named `model.decoding`."""
+    rows, scores = [], {}
+    settings = config.evaluation
+    first = settings.temperatures[0]
+    for name, title in MODEL_NAMES.items():
+        for temperature in settings.temperatures:
+            folder = run_dir / "evaluate" / name / f"t{temperature:g}"
+            if not folder.exists():
+                continue
+            found = evaluation(folder, problems, settings.ks)
+            scores[f"{name}.t{temperature:g}"] = found
+            is_control = name == "ce_control" or (name == "warm_start" and temperature != first)
+            rows.append(HeadlineRow(title, f"T={temperature:g}, {settings.num_samples} samples", found, is_control))
+            if temperature == first:
+                greedy = evaluation(folder, problems, [1], greedy=True)
+                scores[f"{name}.greedy"] = greedy
+                rows.append(HeadlineRow(title, "greedy", greedy, name != "actor_critic"))
+    folder = run_dir / "evaluate" / "actor_critic_cs"
+    if folder.exists():
+        found = _search_summary(folder, problems, settings.ks)
+        scores["actor_critic_cs"] = found
+        rows.append(HeadlineRow("actor-critic RL + critic sampling", f"T={first:g}, twice the programs", found))
+    return rows, scores
+
+
+def _search_summary(folder: Path, problems: Sequence[LabelledProblem], ks: Sequence[int]) -> Summary:
+    programs = programs_of(folder / "sample")
+    counts = problem_counts(
+        programs,
+        verdicts_of(folder / "execute"),
+        problems,
+        example_outcomes=search_example_outcomes(folder / "sample"),
+    )
+    most = max((c.num_samples for c in counts), default=1)
+    ks = [k for k in ks if k <= most] or [1]
+    return summarise(counts, ks, [(1, max(ks))])
+
+
+def _summary(
+    run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem], scores: dict[str, Summary]
+) -> dict[str, Any]:
+    first = f"t{config.evaluation.temperatures[0]:g}"
+    summary: dict[str, Any] = {"name": config.name, "seed": config.seed, "num_test_problems": len(problems)}
+    for name in MODEL_NAMES:
+        if f"{name}.{first}" not in scores:
+            continue
+        entry = {_key(metric): values["all"].mean for metric, values in scores[f"{name}.{first}"].scores.items()}
+        entry["pass_at_1_standard_error"] = scores[f"{name}.{first}"].scores["pass@1"]["all"].standard_error or 0.0
+        entry["greedy"] = scores[f"{name}.greedy"].scores["pass@1"]["all"].mean
+        for temperature in config.evaluation.temperatures[1:]:
+            entry[f"pass_at_1_t{temperature:g}"] = scores[f"{name}.t{temperature:g}"].scores["pass@1"]["all"].mean
+        summary[name] = entry
+    if "actor_critic_cs" in scores:
+        found = scores["actor_critic_cs"].scores
+        summary["actor_critic_cs"] = {_key(metric): values["all"].mean for metric, values in found.items()}
+    summary["critic"] = {
+        k: v for k, v in _last_facts(run_dir, "critic").items() if k.startswith(("auroc", "accuracy", "majority"))
+    }
+    return summary
+
+
+def _key(metric: str) -> str:
+    """`pass@1` -> `pass_at_1`; what an n@k says of its fallback stays in the report."""
+    return metric.split(" ")[0].replace("@", "_at_")
+
+
+def stage_facts(run_dir: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the finished stages of a run, in the order they finished, with what each recorded."""
+    manifests = sorted(run_dir.rglob(records.MANIFEST), key=lambda p: p.stat().st_mtime)
+    return [(str(p.parent.relative_to(run_dir)), facts_of(p.parent)) for p in manifests]
+
+
+def _last_facts(run_dir: Path, name: str) -> dict[str, Any]:
+    found = [facts for stage, facts in stage_facts(run_dir) if stage.endswith(name)]
+    return found[-1] if found else {}
+
+
+def _costs(run_dir: Path) -> dict[str, Any]:
+    facts = [f for _, f in stage_facts(run_dir)]
+    return {
+        "wall_s": round(sum(f["wall_s"] for f in facts), 1),
+        "cpu_s": round(sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts), 1),
+    }
+
+
+def _contrasts(scores: dict[str, Summary]) -> list[Contrast]:
+    """Return actor-critic against what it has to beat, on the same problems, paired."""
+    ours = next((n for n in scores if n.startswith("actor_critic.t")), None)
+    if ours is None:
+        return []
+    decoding = ours.partition(".")[2]
+    pairs = [
+        (ours, f"warm_start.{decoding}", "warm start"),
+        (ours, f"ce_control.{decoding}", "more cross-entropy, equal CPU time"),
+        ("actor_critic.greedy", "warm_start.greedy", "warm start, both greedy"),
+    ]
+    contrasts = []
+    for better, baseline, title in pairs:
+        if baseline in scores and better in scores:
+            a, b = scores[better].by_problem["pass@1"], scores[baseline].by_problem["pass@1"]
+            mean = scores[baseline].scores["pass@1"]["all"].mean
+            contrasts.append(Contrast("actor-critic RL", title, "pass@1", mean, paired_bootstrap(a, b, seed=0)))
+    return contrasts
+
+
+def _abstract(config: RunConfig, problems: Sequence[LabelledProblem]) -> str:
+    return (
+        f"Model {config.actor.init}, problems {config.problems.source}; {len(problems)} test problems that no stage "
+        f"trained on. Does learning from unit tests make more programs right than the warm start, greedy decoding or "
+        f"more cross-entropy do?"
+    )
+
+
+def _outcomes(run_dir: Path, config: RunConfig) -> list[OutcomeDistribution]:
+    found = []
+    for name, title in MODEL_NAMES.items():
+        folder = run_dir / "evaluate" / name / f"t{config.evaluation.temperatures[0]:g}" / "execute"
+        if folder.exists():
+            verdicts = [v for v in verdicts_of(folder).values() if v.kind is not ProgramKind.BASELINE]
+            counts = Counter(v.outcome for v in verdicts if v.outcome is not None)
+            found.append(OutcomeDistribution(title, {u: counts[u] for u in Outcome}))
+    return found
+
+
+CURVES = {
+    "loss": "",
+    "ce_loss": "nats a token",
+    "rl_loss": "",
+    "critic_accuracy": "share",
+    "grad_norm": "",
+    "validation_auroc": "",
+}
+
+
+def _curves(run_dir: Path) -> list[CurveGroup]:
+    """Return the training curves of each stage; those of the rounds follow one another."""
+    groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    offsets: Counter[str] = Counter()
+    for path in sorted(run_dir.rglob("metrics.jsonl")):
+        name = path.parent.relative_to(run_dir).as_posix()
+        stage = name.split("/", 1)[1] if name.startswith("round-") else name
+        lines = records.read_jsonl(path)
+        for line in lines:
+            for curve in CURVES.keys() & line.keys():
+                point = (offsets[stage] + line["step"], float(line[curve]))
+                groups.setdefault(stage, {}).setdefault(curve, []).append(point)
+        offsets[stage] += int(lines[-1]["step"]) if lines else 0
+    return [
+        CurveGroup(
+            stage, tuple(Curve(name, tuple(curves[name]), unit) for name, unit in CURVES.items() if name in curves)
+        )
+        for stage, curves in groups.items()
+    ]
+
+
+def _samples(
+    run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem], num_rounds: int, limit: int = 8
+) -> list[SampleProgram]:
+    """Return some programs of the last round, one an outcome and difficulty, with the critic's value of each token."""
+    folder = run_dir / f"round-{num_rounds - 1:02d}"
+    if not (folder / "score").exists():
+        return []
+    scores, verdicts = scores_of(folder / "score"), verdicts_of(folder / "execute")
+    descriptions = {p.problem.problem_id: p.problem for p in _train_problems(run_dir)}
+    tokenizer = LanguageModel.load(folder / "actor" / "model")
+    chosen: dict[tuple[Outcome, str], SampleProgram] = {}
+    for program in programs_of(folder / "sample"):
+        verdict, scored = verdicts.get(key(program)), scores.get(key(program))
+        problem = descriptions.get(program.problem_id)
+        if verdict is None or verdict.outcome is None or scored is None or problem is None:
+            continue
+        texts = token_texts(tokenizer, program.tokens)
+        sample = SampleProgram(
+            program.problem_id,
+            problem.difficulty,
+            problem.description,
+            f"round {num_rounds}",
+            program.kind.value,
+            verdict.outcome,
+            tuple(zip(texts, scored.passing_values, strict=True)),
+            verdict.error_subtype,
+            verdict.message,
+            verdict.error_line,
+            scored.program_probs[-1],
+        )
+        chosen.setdefault((verdict.outcome, problem.difficulty), sample)
+    return [chosen[k] for k in sorted(chosen, key=lambda k: (-k[0], k[1]))][:limit]
+
+
+def _train_problems(run_dir: Path) -> list[LabelledProblem]:
+    from coderl import problems
+
+    return problems.load(run_dir / "problems" / "train.jsonl")
+
+
+def token_texts(model: LanguageModel, tokens: Sequence[int]) -> list[str]:
+    """Return the text that each token adds to the program; joined, they are the program."""
+    texts, before = [], ""
+    for end in range(1, len(tokens) + 1):
+        whole = model.decode(tokens[:end])
+        stable = whole.rstrip("\ufffd") if end < len(tokens) else whole
+        texts.append(stable[len(before) :])
+        before = stable if stable.startswith(before) else before
+    return texts
+
+
+def _tallies(run_dir: Path, problems: Sequence[LabelledProblem]) -> dict[str, int]:
+    facts = [f for _, f in stage_facts(run_dir)]
+    faults = sum(f.get("outcomes", {}).get("sandbox_fault", 0) for f in facts)
+    return {
+        "test problems without tests": sum(not p.hidden_tests for p in problems),
+        "programs of problems without tests": sum(f.get("num_untested", 0) for f in facts),
+        "sandbox faults (masked)": faults,
+    }
+
+
+def _flat_settings(config: RunConfig) -> dict[str, str]:
+    flat: dict[str, str] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                visit(f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            flat[prefix] = str(value)
+
+    visit("", config.model_dump(mode="json"))
+    return flat

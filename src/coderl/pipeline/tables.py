@@ -1,0 +1,122 @@
+"""The rows of the run directory's tables, and the joins between them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from coderl import records
+from coderl.types import ExecutionResult, Outcome, Program, ProgramKind, SandboxError
+
+Key = tuple[str, str, int]
+"""What names a program in a stage: problem, kind, index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the sandbox said of one program; `outcome` is None where the sandbox, not the program, failed."""
+
+    problem_id: str
+    kind: ProgramKind
+    index: int
+    outcome: Outcome | None
+    error_subtype: str | None
+    message: str
+    error_line: int | None
+    test_outcomes: tuple[Outcome | None, ...]
+    cpu_s: float
+    wall_s: float
+    isolation: str
+    fault: str | None
+    """The sandbox's own failure; such a program is masked out of training and counted."""
+
+    @classmethod
+    def of(cls, program: Program, result: ExecutionResult | SandboxError) -> Verdict:
+        """Return the row for what the executor answered about `program`."""
+        name = (program.problem_id, program.kind, program.index)
+        if isinstance(result, SandboxError):
+            return cls(*name, None, None, "", None, (), 0.0, 0.0, "", str(result) or "unknown fault")
+        return cls(
+            *name,
+            result.outcome,
+            result.error_subtype,
+            result.message,
+            result.error_line,
+            result.test_outcomes,
+            result.cpu_s,
+            result.wall_s,
+            result.isolation,
+            None,
+        )
+
+    def result(self) -> ExecutionResult:
+        """Return the executor's answer again."""
+        assert self.outcome is not None
+        return ExecutionResult(
+            self.outcome,
+            self.error_subtype,
+            self.message,
+            self.error_line,
+            self.test_outcomes,
+            self.cpu_s,
+            self.wall_s,
+            self.isolation,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the critic said of one program."""
+
+    problem_id: str
+    kind: ProgramKind
+    index: int
+    program_probs: tuple[float, ...]
+    """One an outcome: p(u | W, D), Eq. 12."""
+    token_values: tuple[float, ...]
+    """One a token: q(w_t), the probability of the program's true outcome after the prefix up to w_t, Eq. 10."""
+    passing_values: tuple[float, ...]
+    """One a token: the probability of PassedTest after the prefix up to w_t, Eq. 11."""
+
+
+def key(row: Program | Verdict | Score) -> Key:
+    """Return what names the program of a row."""
+    return (row.problem_id, row.kind.value, row.index)
+
+
+def programs_of(stage: Path) -> list[Program]:
+    """Return the programs that a stage wrote."""
+    return list(records.read_table(stage / "programs", Program))
+
+
+def verdicts_of(stage: Path) -> dict[Key, Verdict]:
+    """Return the verdicts that an execute stage wrote, by program."""
+    return {key(row): row for row in records.read_table(stage / "verdicts", Verdict)}
+
+
+def scores_of(stage: Path) -> dict[Key, Score]:
+    """Return the scores that a score stage wrote, by program."""
+    return {key(row): row for row in records.read_table(stage / "scores", Score)}
+
+
+def judged(programs: Iterable[Program], verdicts: dict[Key, Verdict]) -> list[tuple[Program, Verdict]]:
+    """Return the programs that have a verdict, with it: no untested problem, no sandbox fault."""
+    pairs = ((p, verdicts.get(key(p))) for p in programs)
+    return [(p, v) for p, v in pairs if v is not None and v.outcome is not None]
+
+
+def by_problem(pairs: Iterable[tuple[Program, Verdict]]) -> dict[str, list[tuple[Program, Verdict]]]:
+    """Return the judged programs of each problem, in order."""
+    groups: dict[str, list[tuple[Program, Verdict]]] = defaultdict(list)
+    for program, verdict in pairs:
+        groups[program.problem_id].append((program, verdict))
+    return dict(groups)
+
+
+def outcome_counts(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Return how many programs met each outcome, and how many faults of the sandbox there were."""
+    counts = Counter(v.outcome.name.lower() if v.outcome is not None else "sandbox_fault" for v in verdicts)
+    names = [o.name.lower() for o in Outcome] + ["sandbox_fault"]
+    return {name: counts[name] for name in names}
