@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -123,14 +124,14 @@ class LanguageModel(nn.Module):
         Raises:
             InputError: there is nothing to condition on, or no room for it.
         """
-        leading, tokens, trailing = self._encode(text, is_literal=self.is_encoder_decoder)
-        trailing = trailing if self.is_encoder_decoder else []
+        leading, trailing = self.prompt_frame
+        tokens = self._encode(text, is_literal=self.is_encoder_decoder)
         if max_tokens is not None:
             room = max_tokens - len(leading) - len(trailing)
             if room < 1:
                 raise InputError(f"max_tokens {max_tokens}: no room for a prompt")
             tokens = _cut_middle(tokens, room)
-        prompt = leading + tokens + trailing
+        prompt = [*leading, *tokens, *trailing]
         if not prompt:
             raise InputError("an empty prompt: a decoder-only model has nothing to continue")
         return prompt
@@ -140,9 +141,8 @@ class LanguageModel(nn.Module):
 
         What looks like a special token in the text (`</s>` in a string literal) is text.
         """
-        leading, tokens, _ = self._encode(text, is_literal=True)
-        leading = leading if self.is_encoder_decoder else []
-        return [*leading, *tokens, self.eos_id][:max_tokens]
+        leading = self.prompt_frame[0] if self.is_encoder_decoder else ()
+        return [*leading, *self._encode(text, is_literal=True), self.eos_id][:max_tokens]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of `tokens` without special tokens, with every space as it was."""
@@ -150,15 +150,18 @@ class LanguageModel(nn.Module):
         assert isinstance(text, str)
         return text
 
-    def _encode(self, text: str, *, is_literal: bool) -> tuple[list[int], list[int], list[int]]:
-        """Return the special tokens before the text, the text's own, and those after it."""
+    def _encode(self, text: str, *, is_literal: bool) -> list[int]:
         options: dict[str, Any] = {"split_special_tokens": True} if is_literal else {}
-        bare = self.tokenizer.encode(text, add_special_tokens=False, verbose=False, **options)
-        full = self.tokenizer.encode(text, add_special_tokens=True, verbose=False, **options)
-        start = next(i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare)
-        if not bare:  # nothing to align on: an end of sequence goes after the text, anything else before
-            start = next((i for i, token in enumerate(full) if token == self.eos_id), len(full))
-        return full[:start], bare, full[start + len(bare) :]
+        return self.tokenizer.encode(text, add_special_tokens=False, verbose=False, **options)
+
+    @cached_property
+    def prompt_frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens before and after a prompt: the tokenizer's own, without an end for a decoder."""
+        bare = self._encode("x", is_literal=False)
+        full = self.tokenizer.encode("x", add_special_tokens=True)
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        trailing = full[start + len(bare) :] if self.is_encoder_decoder else []
+        return tuple(full[:start]), tuple(trailing)
 
     def collate(self, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]]) -> Batch:
         """Return prompts and programs (one each a row) as a padded batch on the model's device."""
