@@ -248,3 +248,30 @@ def test_the_shared_battery_has_the_same_format(shared_data: Path) -> None:
     report = audit(lambda case: case.expect, shared_data / "adversarial")
     assert not report.wrong
     assert time.perf_counter() - started < 60
+
+
+QUICK = [name for name in BATTERY if not name.startswith(("slow_", "bomb_integer", "cheat_stopped_clock"))]
+
+
+def test_our_executor_is_right_on_our_battery() -> None:
+    """Ours gets every case right, leaves no process and no canary touched (the cases that wait for a limit: slow)."""
+    with open_grader("coderl") as grade:
+        report = audit(lambda case: grade(case) if case.name in QUICK else _skip(), grader="coderl")
+    assert len(report.judged) == len(QUICK) > 180
+    assert [(case.name, case.verdict) for case in report.wrong] == []
+
+
+def _skip() -> str:
+    raise NotImplementedError
+
+
+@pytest.mark.slow
+def test_our_executor_is_right_on_everything(tmp_path: Path) -> None:
+    """The whole battery, endless loops included, in a process group of its own."""
+    assert main_audit(json_path=tmp_path / "audit.json") == 0
+
+
+@pytest.mark.slow
+def test_our_executor_is_right_on_the_shared_battery(shared_data: Path) -> None:
+    """The adversarial examples that others wrote."""
+    assert main_audit(shared_data / "adversarial") == 0
