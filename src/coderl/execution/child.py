@@ -156,7 +156,11 @@ def _run_stdin_tests(job: dict[str, Any], file_fd: int, channel: Channel) -> int
     for index, text in enumerate(job["tests"]):
         _open_standard_files(text, file_fd, channel.out_fd)
         error = _run_script(code)
-        if not channel.send({"test": index, "error": error, "end": os.fstat(channel.out_fd).st_size, "cpu": _clock()}):
+        try:
+            end = os.fstat(channel.out_fd).st_size
+        except OSError:  # the program closed everything: its exit code has to do
+            break
+        if not channel.send({"test": index, "error": error, "end": end, "cpu": _clock()}):
             break
     return 0 if error is None else error.get("code", 1)
 
@@ -334,6 +338,7 @@ class _Judge:
     def __init__(self, job: dict[str, Any], channel: Channel) -> None:
         self.job, self.channel, self.calls = job, channel, 0
         self.program_error: BaseException | None = None
+        self.program_description: Any = None
 
     def run(self) -> None:
         """Report how the assertions ended: `passed`, `failed` (with the error), or `raised` (by the program)."""
@@ -344,8 +349,9 @@ class _Judge:
         try:
             exec(compile(self.job["code"], "<test>", "exec", dont_inherit=True), namespace)
         except BaseException as caught:
-            verdict = "raised" if caught is self.program_error else "failed"
-            self.channel.send({"verdict": verdict, "error": _describe(caught)})
+            is_programs = caught is self.program_error
+            error = self.program_description if is_programs else _describe(caught)
+            self.channel.send({"verdict": "raised" if is_programs else "failed", "error": error})
             return
         self.channel.send({"verdict": "passed", "error": None})
 
@@ -361,6 +367,7 @@ class _Judge:
         self.channel.send(request)
         answer = self.channel.receive()
         if answer.get("error"):
+            self.program_description = answer["error"]
             self.program_error = _rebuild(answer["error"])
             raise self.program_error
         return _values.decode(answer["value"])

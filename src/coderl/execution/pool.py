@@ -11,6 +11,7 @@ from types import TracebackType
 
 from coderl.execution import assertions
 from coderl.execution.config import ExecutionConfig, Isolation, Job, Limits
+from coderl.execution.gate import Gate
 from coderl.execution.probes import check_containment
 from coderl.execution.sandbox import Plan, ZygoteProcess, negotiate, start
 from coderl.execution.worker import Worker
@@ -21,41 +22,6 @@ _MAX_REMEMBERED = 1024
 _NUM_TRIES = 2
 
 Result = ExecutionResult | SandboxError
-
-
-class _Gate:
-    """Programs run side by side, unless one asks to run alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._num_running = 0
-        self._num_waiting_alone = 0
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._num_waiting_alone == 0)
-            self._num_running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._num_running -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._num_waiting_alone += 1
-            self._changed.wait_for(lambda: self._num_running == 0)
-            self._num_running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._num_running -= 1
-                self._num_waiting_alone -= 1
-                self._changed.notify_all()
 
 
 class _Ticket:
@@ -86,7 +52,7 @@ class Executor:
         """The level that was reached; known once entered."""
         self.num_faults = 0
         """How many tries the sandbox itself spoilt so far; a run may stop when there are too many."""
-        self._gate = _Gate()
+        self._gate = Gate()
         self._tickets: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 

@@ -16,7 +16,7 @@ from typing import Any
 
 _SCALARS = frozenset({str, float, bool, type(None)})
 _JSON_INT = 1 << 62
-_MAX_DEPTH = 400
+_MAX_DEPTH = 100
 
 
 class Opaque:

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from coderl.execution import assertions, judge, values
 from coderl.execution.config import ExecutionConfig, Job
 from coderl.execution.contact import Contact, EndedError, OutOfTimeError
+from coderl.execution.gate import Gate
 from coderl.execution.sandbox import ZygoteProcess, signal_name
 from coderl.types import AssertTest, CallTest, ExecutionResult, Outcome, StdinTest, UnitTest
 
@@ -33,18 +34,6 @@ _TIMEOUT = Verdict(Outcome.RUNTIME_ERROR, "timeout", "the time limit was exceede
 _TOO_MUCH_OUTPUT = Verdict(Outcome.RUNTIME_ERROR, "output_limit", "the output limit was exceeded")
 _FORGED = Verdict(Outcome.RUNTIME_ERROR, "killed", "the program wrote on the sandbox's own channel")
 _SUBTYPES = {"MemoryError": "memory_limit"}
-
-
-class Gate(Protocol):
-    """Lets programs run side by side, or one alone."""
-
-    def shared(self) -> Any:
-        """Context in which others may run too."""
-        ...
-
-    def alone(self) -> Any:
-        """Context in which nothing else runs."""
-        ...
 
 
 class _WallLimitError(Exception):
