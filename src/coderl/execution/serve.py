@@ -5,9 +5,9 @@
     GET  /v1/health   -> limits, level of isolation, workers
 
 A line has `test_outcomes` (PASSED_TEST where there is an answer to judge), `answers` (`{"stdout"}` in base64,
-`{"value"}` or `{"too_long"}`), what is known of an error, and the resources used; or `fault`. Both need `Authorization:
-Bearer TOKEN`. The service listens on the loopback address unless told otherwise, and speaks plain HTTP: put it behind a proxy
-with TLS before it leaves the machine. Comparison is the client's: see `client`.
+`{"value"}` or `{"too_long"}`), what is known of an error, and the resources used; or `fault`. Both need the header
+`Authorization: Bearer TOKEN`. The service listens on the loopback address unless told otherwise, and speaks plain HTTP:
+put it behind a proxy with TLS before it leaves the machine. Comparison is the client's: see `client`.
 """
 
 from __future__ import annotations
