@@ -169,7 +169,7 @@ def _strict_leaf(got: Any, expected: Any) -> bool:
     return _exact_leaf(got, expected)
 
 
-def _same_rational(got: Decimal | Fraction, expected: int | float) -> bool:  # noqa: PYI041 - beartype does not promote
+def _same_rational(got: Decimal | Fraction, expected: int | float) -> bool:
     """Compare exactly to an int, as a float to a float."""
     try:
         return bool(got == expected) if type(expected) is int else _close(float(got), expected)
