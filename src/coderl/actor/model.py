@@ -13,7 +13,7 @@ from coderl import prompts
 from coderl.actor import sampling
 from coderl.actor.sampling import SamplingConfig
 from coderl.lm import LanguageModel
-from coderl.types import ExecutionResult, Problem, Program, ProgramKind
+from coderl.types import ExecutionResult, InputError, Problem, Program, ProgramKind
 
 
 class PromptConfig(BaseModel):
@@ -29,7 +29,7 @@ class PromptConfig(BaseModel):
 
 def prompt_tokens(model: LanguageModel, problem: Problem, config: PromptConfig) -> list[int]:
     """Return the tokens that `model` (an actor's or a critic's) reads for a problem."""
-    return prompts.fit(prompts.actor_parts(problem, config.style), model.encode_prompt, config.max_prompt_tokens)
+    return model.encode_prompt(prompts.actor_prompt(problem, style=config.style), config.max_prompt_tokens)
 
 
 class Actor:
@@ -63,17 +63,18 @@ class Actor:
     def encode_repair_prompt(self, problem: Problem, program: Program, result: ExecutionResult) -> list[int]:
         """Return the tokens a repair model reads: the problem, the program and what went wrong.
 
-        What does not fit is trimmed from the statement, then from the program's middle; never the error.
+        What does not fit is trimmed from the statement, then from the program's middle; never the error. Where the
+        statement's asserts alone are too long, the middle of the whole prompt goes.
 
         Source: CodeRL Eq. 13 conditions on outcome and error subtype, Algorithm 1 on the message; all three are given.
-
-        Raises:
-            InputError: not even the fixed parts fit.
         """
         parts = prompts.repair_prompt(
             problem, program.code, result.outcome, result.error_subtype, result.message, style=self.prompt.style
         )
-        return prompts.fit(parts, self.model.encode_prompt, self.prompt.max_prompt_tokens)
+        try:
+            return prompts.fit(parts, self.model.encode_prompt, self.prompt.max_prompt_tokens)
+        except InputError:
+            return self.model.encode_prompt(parts.text(), self.prompt.max_prompt_tokens)
 
     def encode_solution(self, problem: Problem, code: str) -> tuple[int, ...]:
         """Return the tokens that the actor should write for a program, end of sequence included."""

@@ -50,7 +50,7 @@ def dot_chart(rows: Sequence[DotRow], panels: Sequence[str], x_label: str) -> Ma
     for number, panel in enumerate(panels):
         x0 = left + number * (panel_width + gap)
         scale = panel_width / ticks[-1]
-        parts.append(_text(x0, 14, panel, "start", "panel"))
+        parts.append(_text(x0, 14.0, panel, "start", "panel"))
         for tick in ticks:
             parts.append(_line(x0 + tick * scale, top, x0 + tick * scale, bottom, "grid" if tick else "axis"))
             parts.append(_text(x0 + tick * scale, bottom + 16, f"{tick:g}", "middle", "tick"))
@@ -151,7 +151,7 @@ def outcome_words(outcome: Outcome) -> str:
     return outcome.name.lower().replace("_", " ")
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Return 0.4 s, 12 s, 3 min 05 s or 2 h 07 min."""
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
@@ -178,7 +178,7 @@ def _ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[f
     return [round(i * step, 12) if step >= 1e-9 else i * step for i in range(first, max(last, first + 1) + 1)]
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     if abs(value) >= 1000:
         return f"{value / 1000:g}k"
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:g}"
@@ -204,21 +204,21 @@ def _path(points: Sequence[tuple[float, float]], kind: str) -> Markup:
     return Markup("<path class='{}' d='M{}'/>").format(kind, line)
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str) -> Markup:
+def _text(x: float | int, y: float | int, text: str, anchor: str, kind: str) -> Markup:
     return Markup("<text x='{:.1f}' y='{:.1f}' text-anchor='{}' class='{}'>{}</text>").format(x, y, anchor, kind, text)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+def _line(x1: float | int, y1: float | int, x2: float | int, y2: float | int, kind: str) -> Markup:
     return Markup("<line x1='{:.1f}' y1='{:.1f}' x2='{:.1f}' y2='{:.1f}' class='{}'/>").format(x1, y1, x2, y2, kind)
 
 
-def _rect(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> Markup:
+def _rect(x: float | int, y: float | int, width: float | int, height: float | int, kind: str, tip: str = "") -> Markup:
     title = Markup("<title>{}</title>").format(tip) if tip else Markup()
     box = Markup("<rect x='{:.1f}' y='{:.1f}' width='{:.1f}' height='{:.1f}' class='{}'>{}</rect>")
     return box.format(x, y, width, height, kind, title)
 
 
-def _svg(width: float, height: float, label: str, parts: Sequence[Markup]) -> Markup:
+def _svg(width: float | int, height: float | int, label: str, parts: Sequence[Markup]) -> Markup:
     opening = Markup("<svg viewBox='0 0 {:.0f} {:.0f}' role='img' aria-label='{}'>").format(
         width, height, escape(label)
     )

@@ -30,6 +30,7 @@ from coderl.pipeline.tables import (
 )
 from coderl.training.loop import StepMetrics
 from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample
+from coderl.training.pretrain import pretrain as pretrain_steps
 from coderl.training.train_actor import ActorTrainingConfig
 from coderl.training.train_actor import train_actor as actor_steps
 from coderl.training.train_critic import train_critic as critic_steps
@@ -74,8 +75,6 @@ def pretrain(
     """Write a model pretrained on the source text of the solutions: masked spans, then next tokens (section 3.2)."""
 
     def work(folder: Path) -> dict[str, Any]:
-        from coderl.training.pretrain import pretrain as pretrain_steps
-
         model = LanguageModel.load(actor)
         texts = [solution for p in problems for solution in p.solutions]
         files = [model.encode_program(text, prompt.max_program_tokens) for text in texts]

@@ -63,6 +63,11 @@ def hash_problems(problems: Iterable[LabelledProblem]) -> str:
     return digest.hexdigest()
 
 
+def hash_bare(problems: Iterable[Problem]) -> str:
+    """Return the content hash of what a generator sees of some problems."""
+    return records.hash_value([asdict(p) for p in problems])
+
+
 def derive_seed(seed: int, *parts: object) -> int:
     """Return a seed for one part of a run, independent of the others'."""
     return int.from_bytes(hashlib.sha256(repr((seed, *parts)).encode()).digest()[:4], "big")
@@ -115,7 +120,7 @@ def sample(
     """Write `config.num_samples` programs a problem and, with `greedy`, the baseline program."""
     settings = {**config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json"), "seed": seed,
                 "greedy": greedy}  # fmt: skip
-    inputs = {"actor": hash_model(actor), "problems": records.hash_value([asdict(p) for p in problems])}
+    inputs = {"actor": hash_model(actor), "problems": hash_bare(problems)}
 
     def work(folder: Path) -> dict[str, Any]:
         table = records.PartedTable(folder / "programs", Program)
@@ -165,7 +170,7 @@ def critic_sample(
         "critic": hash_model(critic) if critic else "none",
         "repair_model": hash_model(repair_model) if repair_model else "none",
         "programs": records.hash_path(programs / "programs"),
-        "problems": records.hash_value([asdict(p) for p in problems]),
+        "problems": hash_bare(problems),
     }
 
     def work(folder: Path) -> dict[str, Any]:

@@ -249,7 +249,7 @@ def _curves(run_dir: Path) -> list[CurveGroup]:
         lines = records.read_jsonl(path)
         for line in lines:
             for curve in CURVES.keys() & line.keys():
-                point = (offsets[stage] + line["step"], float(line[curve]))
+                point = (float(offsets[stage] + line["step"]), float(line[curve]))
                 groups.setdefault(stage, {}).setdefault(curve, []).append(point)
         offsets[stage] += int(lines[-1]["step"]) if lines else 0
     return [

@@ -1,0 +1,214 @@
+"""The whole method on a model of a few thousand weights: every stage runs, resumes and refuses what is stale."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from coderl import records
+from coderl.pipeline import stages
+from coderl.pipeline.config import RunConfig, load_recipe
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.run import load_splits, run
+from coderl.pipeline.summary import stage_facts
+from coderl.pipeline.tables import programs_of, scores_of, verdicts_of
+from coderl.types import InputError, Outcome, ProgramKind
+
+RECIPE = """
+name = "tiny"
+num_threads = 1
+[problems]
+source = "miniapps:num_solved=30,num_unsolved=10,num_validation=6,num_test=6"
+[prompt]
+max_prompt_tokens = 96
+max_program_tokens = 48
+[actor.tiny]
+vocab_size = 400
+d_model = 16
+d_ff = 32
+num_layers = 1
+num_heads = 2
+[pretrain.masked_span]
+learning_rate = 1e-3
+num_steps = 2
+[pretrain.next_token]
+learning_rate = 1e-3
+num_steps = 2
+[warm_start.optim]
+learning_rate = 3e-3
+num_steps = 3
+[rounds]
+num_rounds = 2
+problems_per_round = 8
+[rounds.sample]
+num_samples = 3
+chunk_size = 4
+sampling = { temperature = 1.0, max_new_tokens = 12 }
+[execution]
+num_workers = 1
+[critic]
+held_out = 0.3
+[critic.training.optim]
+learning_rate = 1e-3
+num_steps = 2
+[binary_critic.training.optim]
+learning_rate = 1e-3
+num_steps = 2
+[returns]
+baseline = "none"
+[actor_training.optim]
+learning_rate = 1e-4
+num_steps = 2
+[repair.training.optim]
+learning_rate = 1e-3
+num_steps = 2
+[evaluation]
+num_samples = 3
+ks = [1, 3]
+temperatures = [0.6, 0.2]
+sampling = { max_new_tokens = 12 }
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    run(load_recipe(recipe), run_dir, Reporter(quiet=True))
+    return run_dir
+
+
+def test_the_summary_has_what_is_promised(finished: Path):
+    summary = json.loads((finished / "summary.json").read_text())
+    for model in ("warm_start", "ce_control", "actor_critic"):
+        assert {"pass_at_1", "greedy", "pass_at_1_t0.2"} <= summary[model].keys()
+    assert "pass_at_1" in summary["actor_critic_cs"]
+    assert summary["num_test_problems"] == 6
+    assert {"seed", "wall_s"} <= summary.keys()
+
+
+def test_every_program_has_one_verdict_and_every_judged_one_a_value_a_token(finished: Path):
+    folder = finished / "round-01"
+    programs, verdicts, scores = (
+        programs_of(folder / "sample"),
+        verdicts_of(folder / "execute"),
+        scores_of(folder / "score"),
+    )
+    assert len(programs) == len(verdicts) == len(scores) == 8 * (3 + 1)
+    for program in programs:
+        name = (program.problem_id, program.kind.value, program.index)
+        assert len(scores[name].token_values) == len(program.tokens)
+        assert verdicts[name].fault is None
+
+
+def test_the_samples_of_a_round_come_from_the_actor_of_the_round_before(finished: Path):
+    request = records.read_json(finished / "round-01" / "sample" / records.MANIFEST)
+    assert request["inputs"]["actor"] == records.hash_path(finished / "round-00" / "actor" / "model")
+
+
+def test_training_and_test_problems_never_mix(finished: Path):
+    chosen = {p.problem_id for p in programs_of(finished / "round-00" / "sample")}
+    tested = {p.problem_id for p in programs_of(finished / "evaluate" / "actor_critic" / "t0.6" / "sample")}
+    assert chosen.isdisjoint(tested)
+
+
+def test_the_report_is_one_page_without_network(finished: Path):
+    page = (finished / "report.html").read_text()
+    assert "actor-critic RL" in page
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_second_run_does_nothing_again(finished: Path, recipe: Path):
+    before = {str(p): p.stat().st_mtime_ns for p in finished.rglob("part-*.parquet")}
+    run(load_recipe(recipe), finished, Reporter(quiet=True))
+    assert {str(p): p.stat().st_mtime_ns for p in finished.rglob("part-*.parquet")} == before
+
+
+def test_another_setting_in_the_same_directory_is_refused_by_name(finished: Path, recipe: Path):
+    config = load_recipe(recipe, ["--rounds.sample.num-samples", "4"])
+    with pytest.raises(InputError, match="num_samples: 3 then, 4 now"):
+        run(config, finished, Reporter(quiet=True))
+    run(load_recipe(recipe), finished, Reporter(quiet=True))
+
+
+def test_a_run_killed_at_any_stage_ends_with_the_same_tables(finished: Path, recipe: Path, tmp_path: Path):
+    """Each attempt is killed (SIGKILL) once a stage is done; the last one ends as the uninterrupted run did."""
+    run_dir = tmp_path / "killed"
+    command = [sys.executable, "-m", "coderl", "run", str(recipe), "--run-dir", str(run_dir), "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for stage in ("pretrain", "round-00/execute"):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (run_dir / stage / records.MANIFEST).exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    for path in sorted(finished.glob("round-*/*/model/model.safetensors")):
+        assert records.hash_path(path) == records.hash_path(run_dir / path.relative_to(finished)), path
+    for path in sorted(finished.glob("round-*/*/*/part-*.parquet")):
+        if "verdicts" not in str(path):  # verdicts hold times
+            assert records.hash_path(path) == records.hash_path(run_dir / path.relative_to(finished)), path
+
+
+def test_a_stage_whose_part_is_lost_draws_that_part_again_alike(finished: Path, recipe: Path, tmp_path: Path):
+    folder = tmp_path / "sample"
+    shutil.copytree(finished / "round-00" / "sample", folder)
+    whole = list(programs_of(folder))
+    (folder / "programs" / "part-000001.parquet").unlink()
+    config = load_recipe(recipe)
+    by_id = {p.problem.problem_id: p.problem for p in load_splits(config.problems).train}
+    problems = [by_id[i] for i in dict.fromkeys(p.problem_id for p in whole)]
+    order = records.read_json(folder / records.MANIFEST)["inputs"]["problems"]
+    assert order == stages.hash_bare(problems)
+    stages.sample(
+        folder,
+        actor=finished / "warm-start" / "model",
+        problems=problems,
+        config=config.rounds.sample,
+        prompt=config.prompt,
+        seed=0,
+        reporter=Reporter(quiet=True),
+    )
+    assert list(programs_of(folder)) == whole
+
+
+def test_the_stages_cost_is_recorded(finished: Path):
+    for name, facts in stage_facts(finished):
+        assert facts["wall_s"] >= 0, name
+        assert facts["cpu_s"] >= 0, name
+
+
+def test_candidates_of_the_search_are_numbered_and_only_handed_in_ones_are_judged(finished: Path):
+    folder = finished / "evaluate" / "actor_critic_cs"
+    programs, verdicts = programs_of(folder / "sample"), verdicts_of(folder / "execute")
+    assert len({(p.problem_id, p.kind, p.index) for p in programs}) == len(programs) == len(verdicts)
+    assert all(p.kind is not ProgramKind.BASELINE for p in programs)
+    assert all(v.outcome in Outcome for v in verdicts.values())
+
+
+def test_splits_that_share_a_problem_are_refused(tmp_path: Path):
+    for split in ("train", "validation", "test"):
+        folder = tmp_path / split / "0000"
+        folder.mkdir(parents=True)
+        (folder / "question.txt").write_text("Print the sum." if split != "validation" else "Print the product.")
+        (folder / "input_output.json").write_text('{"inputs": ["1 2\\n"], "outputs": ["3\\n"]}')
+    with pytest.raises(InputError, match="also stands in train"):
+        load_splits(RunConfig.model_validate({"problems": {"source": str(tmp_path)}}).problems)
+
+
+def test_torch_was_told_how_many_threads_to_use(finished: Path):
+    assert torch.get_num_threads() == 1
