@@ -2,6 +2,9 @@
 
 import http.client
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -212,3 +215,19 @@ def test_odd_replies_are_faults(service: Service, monkeypatch: pytest.MonkeyPatc
         (result,) = remote.run([Job("x", ADD_ONE[:1])])
     assert isinstance(result, SandboxError)
     assert asked == [1, 1]
+
+
+def test_the_command_prints_where_it_listens_and_ends_on_an_interrupt() -> None:
+    """`main_serve` shows address, level and a token of its own, answers with it, and ends cleanly on SIGINT."""
+    code = "from coderl.execution.serve import main_serve; raise SystemExit(main_serve(port=0))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url, _, level = process.stdout.readline().partition("  ")
+        token = process.stdout.readline().split()[1]
+        assert "isolation" in level
+        with RemoteExecutor(ClientConfig(url=url, token=token)) as remote:
+            (result,) = remote.run([JOBS[0]])
+        assert isinstance(result, ExecutionResult)
+        assert result.outcome is Outcome.PASSED_TEST
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0

@@ -112,6 +112,7 @@ def audit(grade: Grade, battery: Path | None = None, *, grader: str = "", only: 
     """Return what `grade` makes of every case of a battery whose name contains `only`.
 
     Canaries are laid out before the first case and looked at after each; processes left behind are counted and ended.
+    `grade` is called in this process: for a grader that runs programs in its own process, use a `RemoteGrader`.
 
     Raises:
         InputError: the battery cannot be read.

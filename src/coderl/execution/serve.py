@@ -13,6 +13,7 @@ put it behind a proxy with TLS before it leaves the machine. Comparison is the c
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import json
 import logging
@@ -142,6 +143,11 @@ class Service:
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
+    @property
+    def isolation(self) -> str:
+        """The level that was reached; known once entered."""
+        return self._runner.executor.isolation
+
     def __enter__(self) -> Service:
         try:
             self._runner.executor.__enter__()
@@ -160,6 +166,26 @@ class Service:
     def serve_forever(self) -> None:
         """Wait until the service ends (by an interrupt)."""
         self._thread.join()
+
+
+def main_serve(
+    config: ExecutionConfig | None = None, *, host: str = "127.0.0.1", port: int = 8321, token: str | None = None
+) -> int:
+    """Serve until interrupted; print the address, and the token where it was made here. Return 0.
+
+    Raises:
+        InputError: the address cannot be used.
+        SandboxError: the isolation that the config asks for cannot be had.
+    """
+    with Service(config, host=host, port=port, token=token) as service:
+        print(f"{service.url}  isolation {service.isolation}, {service.config.num_workers} workers", flush=True)
+        if token is None:
+            print(f"token {service.token}", flush=True)
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            print("warning: this address is open to others, and plain HTTP shows them the token", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            service.serve_forever()
+    return 0
 
 
 class _Server(ThreadingHTTPServer):
