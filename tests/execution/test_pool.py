@@ -141,7 +141,7 @@ def test_a_full_disk_or_memory_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> No
         def full(*_arguments: object) -> int:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("coderl.execution.contact.memory_file", full)
+        monkeypatch.setattr("coderl.execution.sandbox.Slot.fill", full)
         (result,) = executor.run([Job("print(input())", ECHO)])
     assert isinstance(result, SandboxError)
     assert "No space left" in str(result)

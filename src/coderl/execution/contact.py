@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
-import select
 import socket
 import struct
 import time
@@ -12,7 +12,7 @@ from typing import Any
 
 from coderl.execution import values
 from coderl.execution.config import Limits
-from coderl.execution.sandbox import ZygoteProcess
+from coderl.execution.sandbox import PROGRAM_SLOT, ZygoteProcess
 from coderl.types import SandboxError
 
 _CREDENTIALS = struct.Struct("3i")
@@ -20,6 +20,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(16 *
 _PACKET_BYTES = 1 << 18
 _INLINE_BYTES = 48 << 10
 _MIN_WAIT_S = 0.005
+_PATIENCE_S = 0.02
 
 
 class EndedError(Exception):
@@ -40,46 +41,39 @@ class OutOfTimeError(Exception):
 
 
 class Contact:
-    """Starts a child with a job and holds everything that belongs to it. Close it, whatever happens.
+    """Starts a child with a job and keeps its account. Close it, whatever happens.
 
     Raises:
-        SandboxError: files could not be made, or the zygote is gone.
+        SandboxError: there is no memory for the job, or the zygote is gone.
     """
 
-    def __init__(self, zygote: ZygoteProcess, job: dict[str, Any], limits: Limits) -> None:
+    def __init__(
+        self,
+        zygote: ZygoteProcess,
+        job: dict[str, Any],
+        limits: Limits,
+        slot: int = PROGRAM_SLOT,
+        *,
+        is_eager: bool = False,
+    ) -> None:
+        """Start the child; `is_eager` where its messages must be answered, else they may be left for a moment."""
         self._zygote, self._limits = zygote, limits
+        self._channel, self.output_fd = zygote.slots[slot].channel, zygote.slots[slot].output_fd
+        self._is_eager = is_eager
         self._status: int | None = None
         self._pid = 0
         self._is_up = False
+        self.is_silent = False
+        """True once the child has ended and its last message was read."""
         self._output_end = 0
         self.cpu_s = 0.0
         """Processor time at the last look; final once the child has ended."""
         try:
-            self._open(values.dumps(job))
+            zygote.slots[slot].fill(values.dumps(job))
         except OSError as error:
             raise SandboxError(f"a child could not be set up: {error}") from error
+        self._number = zygote.fork(slot)
         self.start_test()
-
-    def _open(self, payload: bytes) -> None:
-        files: list[int] = []
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            near.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            files += [memory_file("job", payload), memory_file("output", b"")]
-            self._number = self._zygote.fork(files[0], files[1], far.fileno())
-        except BaseException:
-            near.close()
-            for fd in files[1:]:
-                os.close(fd)
-            raise
-        finally:
-            far.close()
-            for fd in files[:1]:
-                os.close(fd)
-        self._channel, self.output_fd = near, files[1]
-        self._poll = select.poll()
-        self._poll.register(near, select.POLLIN)
-        self._poll.register(self._zygote.control, select.POLLIN)
 
     def start_test(self) -> None:
         """Give the child a whole limit of time, from now on."""
@@ -116,29 +110,27 @@ class Contact:
             SandboxError: the zygote is gone.
         """
         while True:
-            if self._status is not None:
-                message = self._take()
-                if message is None and not self._is_up:
-                    raise SandboxError(f"a child died before it started (wait status {self._status})")
-                if message is None:
-                    raise EndedError(self._status)
+            message = self._take() if self._is_eager or self._status is not None else None
+            if message is not None:
                 return message
-            remaining = self._remaining_s()
-            for fd, event in self._poll.poll(remaining * 1000):
-                if fd == self._zygote.control.fileno():
-                    self._zygote.read_report()
-                elif event & select.POLLIN:
-                    message = self._take()
-                    if message is not None:
-                        return message
-                else:
-                    self._poll.unregister(fd)
-            self._look_for_end()
+            if self._status is not None:
+                if not self._is_up:
+                    raise SandboxError(f"a child died before it started (wait status {self._status})")
+                self.is_silent = True
+                raise EndedError(self._status)
+            self._wait(self._remaining_s())
 
-    @property
-    def has_ended(self) -> bool:
-        """True once the end of the child has been seen."""
-        return self._status is not None
+    def _wait(self, limit_s: float) -> None:
+        """Wait until there is something to read.
+
+        Most children end within a moment, and one look at the end costs less than one for each message.
+        """
+        if self._is_eager:
+            self._zygote.wait(limit_s, self._channel)
+        else:
+            self._is_eager = True
+            self._zygote.wait(min(limit_s, _PATIENCE_S))
+        self._look_for_end()
 
     def _look_for_end(self) -> None:
         report = self._zygote.ended(self._number)
@@ -224,21 +216,21 @@ class Contact:
         return os.pread(self.output_fd, stop - start, start)
 
     def close(self) -> None:
-        """Kill the child if it still runs, and wait for its end.
+        """Kill the child if it still runs, wait for its end, and leave the slot clean.
 
         Raises:
             SandboxError: the zygote is gone.
         """
-        try:
-            self._channel.close()
+        if self._status is None:
+            self._zygote.kill(self._number)
+        while self._status is None:
+            self._look_for_end()
             if self._status is None:
-                self._zygote.kill(self._number)
-            while self._status is None:
-                self._look_for_end()
-                if self._status is None:
-                    self._zygote.read_report()
-        finally:
-            os.close(self.output_fd)
+                self._zygote.read_report()
+        with contextlib.suppress(OSError):
+            while True:
+                _raw, ancillary, _flags, _address = self._channel.recvmsg(1, _ANCILLARY_BYTES, socket.MSG_DONTWAIT)
+                self._note(ancillary)
 
 
 def memory_file(name: str, content: bytes) -> int:

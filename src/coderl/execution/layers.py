@@ -238,11 +238,20 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         os.close(fd)
 
 
-def load_filter(program: bytes) -> None:
-    """Load a seccomp program for this thread; children inherit it. Needs `forbid_new_privileges`."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_char_p(header), 0, 0))
+class Filter:
+    """A seccomp program ready to be loaded: a child that must build it first pays for every page that it touches."""
+
+    def __init__(self, program: bytes, pid_offsets: tuple[int, ...] = ()) -> None:
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        self._header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._buffer))
+        self._pid_offsets = pid_offsets
+        self._prctl, self._pack_into = _libc.prctl, struct.Struct("=I").pack_into
+
+    def load(self) -> None:
+        """Load it for this thread; threads and children to come inherit it. Needs `forbid_new_privileges`."""
+        for offset in self._pid_offsets:
+            self._pack_into(self._buffer, offset, os.getpid())
+        _check(self._prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._header, 0, 0))
 
 
 def limit(limits: dict[str, int]) -> None:

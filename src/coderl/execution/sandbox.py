@@ -23,6 +23,8 @@ from coderl.types import SandboxError
 NOBODY = 65534
 _START_LIMIT_S = 60.0
 _NUM_FILES = 1024
+_FIRST_SLOT_FD = 1000
+PROGRAM_SLOT, JUDGE_SLOT = 0, 1
 _NUM_THREADS = 512
 _STACK_BYTES = 256 << 20
 _INTERPRETER_BYTES = 1 << 30
@@ -92,7 +94,7 @@ def _open_to_others(path: str) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in [Path(path), *Path(path).parents] if folder.is_dir())
 
 
-def _zygote_config(config: ExecutionConfig, plan: Plan, control: int) -> dict[str, Any]:
+def _zygote_config(config: ExecutionConfig, plan: Plan, control: int, slots: list[list[int]]) -> dict[str, Any]:
     readable = readable_paths(config)
     is_root = os.geteuid() == 0
     return {
@@ -106,7 +108,8 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, control: int) -> dict[st
         "sys_path": _module_path(config),
         "preload": [*_WARM_MODULES, *config.preload],
         "stack_bytes": _STACK_BYTES,
-        "num_files": _NUM_FILES,
+        "slots": slots,
+        "first_slot_fd": _FIRST_SLOT_FD,
         "limits": {
             "RLIMIT_AS": config.memory_limit_bytes + _INTERPRETER_BYTES,
             "RLIMIT_FSIZE": max(config.output_limit_bytes, _MIN_FILE_BYTES),
@@ -118,6 +121,47 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, control: int) -> dict[st
         # Elsewhere the kernel would count the user's other processes as well; forking is refused in any case.
         | ({"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {}),
     }
+
+
+class Slot:
+    """The files through which one child at a time gets its job and answers.
+
+    Raises:
+        SandboxError: they could not be made.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self.job_fd = os.memfd_create("job", os.MFD_CLOEXEC)
+            self.output_fd = os.memfd_create("output", os.MFD_CLOEXEC)
+            self.channel, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise SandboxError(f"no files for a sandbox: {error}") from None
+        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+    def fds(self) -> list[int]:
+        """The child's side."""
+        return [self.job_fd, self.output_fd, self.far.fileno()]
+
+    def fill(self, job: bytes) -> None:
+        """Empty the files and put the next job in.
+
+        Raises:
+            OSError: there is no memory for it.
+        """
+        for fd in (self.job_fd, self.output_fd):
+            os.ftruncate(fd, 0)
+            os.lseek(fd, 0, os.SEEK_SET)
+        view = memoryview(job)
+        while view:
+            view = view[os.write(self.job_fd, view) :]
+
+    def close(self) -> None:
+        """Give the files back."""
+        self.channel.close()
+        self.far.close()
+        os.close(self.job_fd)
+        os.close(self.output_fd)
 
 
 class ZygoteProcess:
@@ -134,9 +178,13 @@ class ZygoteProcess:
         self.refusals: list[RefusedError] = []
         """Why layers are missing, if they are."""
         self._ended: dict[int, tuple[int, float, int]] = {}
+        self.slots = [Slot(), Slot()]
         self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
-            self._process = _spawn(_zygote_config(config, plan, far.fileno()), far.fileno())
+            fds = [slot.fds() for slot in self.slots]
+            self._process = _spawn(_zygote_config(config, plan, far.fileno(), fds), [far.fileno(), *fds[0], *fds[1]])
+        for slot in self.slots:
+            slot.far.close()
         try:
             message = self._first_message()
         except BaseException:
@@ -166,12 +214,11 @@ class ZygoteProcess:
             raise SandboxError("the zygote is gone")
         return raw
 
-    def fork(self, job_fd: int, out_fd: int, channel_fd: int) -> int:
-        """Ask for a child with these files; its number."""
+    def fork(self, slot: int) -> int:
+        """Ask for a child that finds its job in this slot; its number."""
         self.num_children += 1
-        request = b"R" + self.num_children.to_bytes(4, sys.byteorder)
         try:
-            socket.send_fds(self.control, [request], [job_fd, out_fd, channel_fd])
+            self.control.send(zygote_script.REQUEST.pack(b"R", slot, self.num_children))
         except OSError as error:
             raise SandboxError(f"the zygote is gone: {error}") from None
         return self.num_children
@@ -179,7 +226,17 @@ class ZygoteProcess:
     def kill(self, child: int) -> None:
         """Kill a child; its end is reported as any other."""
         with contextlib.suppress(OSError):
-            self.control.send(b"K" + child.to_bytes(4, sys.byteorder))
+            self.control.send(zygote_script.REQUEST.pack(b"K", 0, child))
+
+    def wait(self, limit_s: float, channel: socket.socket | None = None) -> None:
+        """Wait for a report of the zygote, and read it, or for something on `channel`."""
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        if channel is not None:
+            poll.register(channel, select.POLLIN)
+        control_fd = self.control.fileno()
+        if any(fd == control_fd for fd, _event in poll.poll(limit_s * 1000)):
+            self.read_report()
 
     def read_report(self) -> None:
         """Take one packet from the zygote (there must be one, or this waits)."""
@@ -208,9 +265,11 @@ class ZygoteProcess:
             self._process.wait(2)
         self._process.kill()
         self._process.wait()
+        for slot in self.slots:
+            slot.close()
 
 
-def _spawn(config: dict[str, Any], control: int) -> subprocess.Popen[bytes]:
+def _spawn(config: dict[str, Any], fds: list[int]) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter: never a fork of this process, whose memory may be a model."""
     base: str = sys._base_executable  # type: ignore[attr-defined]
     interpreter = base if os.access(base, os.X_OK) else sys.executable
@@ -221,7 +280,7 @@ def _spawn(config: dict[str, Any], control: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        pass_fds=[control],
+        pass_fds=fds,
         env=environment,
         cwd="/",
         start_new_session=True,

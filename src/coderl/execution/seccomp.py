@@ -126,6 +126,11 @@ def zygote_filter(machine: str | None = None) -> bytes:
     return program + _refuse()
 
 
+def pid_offsets(program: bytes, placeholder: int) -> list[int]:
+    """Where in a child's filter, built for the process `placeholder`, its id stands."""
+    return [at + 4 for at in range(0, len(program), 8) if program[at : at + 8] == _op(_JEQ, placeholder, 0, 1)]
+
+
 def child_filter(pid: int, machine: str | None = None) -> bytes:
     """Program that a child adds: threads, no processes; signals to itself; no filters; no files that live in memory."""
     machine = machine or platform.machine()

@@ -12,7 +12,7 @@ from coderl.execution import assertions, judge, values
 from coderl.execution.config import ExecutionConfig, Job
 from coderl.execution.contact import Contact, EndedError, OutOfTimeError
 from coderl.execution.gate import Gate
-from coderl.execution.sandbox import ZygoteProcess, signal_name
+from coderl.execution.sandbox import JUDGE_SLOT, ZygoteProcess, signal_name
 from coderl.types import AssertTest, CallTest, ExecutionResult, Outcome, StdinTest, UnitTest
 
 
@@ -95,7 +95,8 @@ class Worker:
         tests = _same_kind(job.tests[first:])
         prepared = [_prepare(test, job.fn_name) for test in tests]
         run = _RUNS[type(tests[0])]
-        contact = Contact(self._zygote, _job_message(job, tests, prepared, self._config), self._config)
+        message = _job_message(job, tests, prepared, self._config)
+        contact = Contact(self._zygote, message, self._config, is_eager=_needs_answers(prepared))
         verdicts: list[Verdict] = []
         try:
             for index, test in enumerate(tests):
@@ -103,7 +104,7 @@ class Worker:
                 if verdicts and verdict.outcome is not Outcome.PASSED_TEST:
                     break
                 verdicts.append(verdict)
-                if verdict.outcome is not Outcome.PASSED_TEST or contact.has_ended:
+                if verdict.outcome is not Outcome.PASSED_TEST or contact.is_silent:
                     break
         except _WallLimitError:
             if not verdicts:
@@ -176,7 +177,7 @@ class Worker:
         """Verdict of the problem's own checker, in a child that the program never enters."""
         arguments = [values.encode(value) for value in (stdin, expected, printed)]
         message = {"kind": "module", "code": checker, "fn_name": "check", "tests": [{"args": arguments}], "cpu_s": 10}
-        contact = Contact(self._zygote, message, self._config)
+        contact = Contact(self._zygote, message, self._config, JUDGE_SLOT)
         try:
             got = self._value(contact, 0)
         finally:
@@ -188,13 +189,13 @@ class Worker:
     def _run_judged(self, contact: Contact, job: Job, index: int, test: AssertTest) -> Verdict:
         """Run the test's code in a child of its own, handing calls and returned values between the two children."""
         message = {"kind": "judge", "code": test.code, "fn_name": job.fn_name, "cpu_s": self._config.cpu_limit_s + 10}
-        judge_contact = Contact(self._zygote, message, self._config)
+        judge_contact = Contact(self._zygote, message, self._config, JUDGE_SLOT, is_eager=True)
         try:
             verdict = self._hand_over(contact, judge_contact)
         finally:
             judge_contact.close()
         contact.send({"end": 1})
-        if verdict.outcome is not Outcome.PASSED_TEST or contact.has_ended:
+        if verdict.outcome is not Outcome.PASSED_TEST or contact.is_silent:
             return verdict
         got = self._value(contact, index)
         return got if isinstance(got, Verdict) else verdict
@@ -266,6 +267,11 @@ def _prepare(test: UnitTest, fn_name: str | None) -> Any:
         return {"args": [values.encode(argument) for argument in test.args]}
     comparison = assertions.split(test, fn_name)
     return {"setup": test.setup} | ({"expression": comparison.expression} if comparison else {})
+
+
+def _needs_answers(prepared: list[Any]) -> bool:
+    """Whether a child with these tests will wait for calls from a judge."""
+    return any(isinstance(test, dict) and "setup" in test and "expression" not in test for test in prepared)
 
 
 def _job_message(job: Job, tests: list[Any], prepared: list[Any], config: ExecutionConfig) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The process that every program is forked from: isolates itself, warms modules, then forks on demand.
 
 Runs as a script in an interpreter of its own (`python -I -S zygote.py CONFIG`), with the standard library only. It
-never reads a job: the job's text goes from the parent to the child in a file that the zygote merely hands on, so that
-no program finds another program's text in its memory. It talks to the parent over one packet socket:
+never reads a job: job, output and messages go between parent and child through a slot (two files and a packet socket,
+used by one child at a time), so that no program finds another program's text in its memory. Over its own socket:
 
-    parent -> zygote   b"R" + id, with three files: job, output, channel     run a child
-                       b"K" + id                                             kill it
+    parent -> zygote   REQUEST: b"R", slot, number        run child `number` with the files of that slot
+                       REQUEST: b"K", 0, number           kill it
     zygote -> parent   b"J" + JSON: {"ready": [layer, ...]} or {"refused": layer, "why": text} or {"fault": text}
-                       b"X" + id, wait status, CPU seconds, peak bytes       a child has ended
+                       EXIT: b"X", number, wait status, processor seconds, peak bytes
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -25,8 +26,15 @@ import traceback
 import types
 from typing import Any
 
+if __name__ == "__main__":
+    # What modules want done after a fork mends locks held by other threads, and there are none; it touches so many
+    # pages that it would cost a child more than all the rest.
+    os.register_at_fork = lambda **_hooks: None  # type: ignore[assignment]
+
 EXIT = struct.Struct("=cIidQ")
-_REQUEST = struct.Struct("=cI")
+REQUEST = struct.Struct("=cBI")
+_PLACEHOLDER = 0x7FFFFFFF
+"""Stands for the child's process id in the filter that is built ahead."""
 
 
 def _sibling(folder: str, name: str) -> types.ModuleType:
@@ -44,76 +52,78 @@ class Zygote:
     """Forks a child per request and reports how it ended."""
 
     def __init__(self, control: socket.socket, child: Any, layers: Any, filters: Any, config: dict[str, Any]) -> None:
-        self.control, self.child, self.layers, self.filters, self.config = control, child, layers, filters, config
+        self.control, self.child, self.layers, self.config = control, child, layers, config
+        self.slots: list[list[int]] = config["slots"]
         self.prelude = _prelude()
+        self.filter = None
+        if config["seccomp"]:
+            program = filters.child_filter(_PLACEHOLDER)
+            self.filter = layers.Filter(program, tuple(filters.pid_offsets(program, _PLACEHOLDER)))
         self.poll = select.poll()
         self.poll.register(control.fileno(), select.POLLIN)
         self.running: dict[int, tuple[int, int]] = {}
-        """pidfd -> (id of the request, process id)"""
+        """pidfd -> (number of the child, process id)"""
 
     def serve(self) -> None:
         """Answer until the parent hangs up, then take every child along."""
-        control_fd = self.control.fileno()
+        control_fd, wait = self.control.fileno(), self.poll.poll
         while True:
-            for fd, _event in self.poll.poll():
+            for fd, _event in wait():
                 if fd != control_fd:
                     self._reap(fd)
                 elif not self._handle():
-                    for _request, pid in self.running.values():
+                    for _number, pid in self.running.values():
                         os.kill(pid, signal.SIGKILL)
                     return
 
     def _handle(self) -> bool:
-        data, fds, _flags, _address = socket.recv_fds(self.control, 64, 3)
+        data = self.control.recv(64)
         if not data:
             return False
-        kind, request = _REQUEST.unpack(data)
+        kind, slot, number = REQUEST.unpack(data)
         if kind == b"R":
-            self._fork(request, fds)
+            self._fork(slot, number)
         else:
-            for number, pid in self.running.values():
-                if number == request:
+            for running, pid in self.running.values():
+                if running == number:
                     os.kill(pid, signal.SIGKILL)
         return True
 
-    def _fork(self, request: int, fds: list[int]) -> None:
+    def _fork(self, slot: int, number: int) -> None:
         try:
             pid = os.fork()
         except OSError as error:
-            for fd in fds:
-                os.close(fd)
-            _send(self.control, {"fault": f"fork failed: {error.strerror}", "id": request})
+            _send(self.control, {"fault": f"fork failed: {error.strerror}"})
             return
         if pid == 0:
-            self._become_child(*fds)
-        for fd in fds:
-            os.close(fd)
+            self._become_child(slot)
         pidfd = os.pidfd_open(pid)
-        self.running[pidfd] = (request, pid)
+        self.running[pidfd] = (number, pid)
         self.poll.register(pidfd, select.POLLIN)
 
-    def _become_child(self, job: int, out: int, channel: int) -> None:
+    def _become_child(self, slot: int) -> None:
         try:
-            top = self.config["num_files"] - 3
-            for index, fd in enumerate((job, out, channel)):
-                os.dup2(fd, top + index, inheritable=False)
-            os.closerange(3, top)
+            for index, fds in enumerate(self.slots):
+                if index != slot:
+                    for fd in fds:
+                        os.close(fd)
+            os.closerange(3, self.config["first_slot_fd"])
             self.layers.die_with_parent()
             if os.getppid() != self.config["pid"]:
                 os._exit(1)
-            if self.config["seccomp"]:
-                self.layers.load_filter(self.filters.child_filter(os.getpid()))
-            self.child.main(top, top + 1, top + 2, self.prelude)
+            if self.filter is not None:
+                self.filter.load()
+            self.child.main(*self.slots[slot], self.prelude)
         finally:
             os._exit(1)
 
     def _reap(self, pidfd: int) -> None:
-        request, pid = self.running.pop(pidfd)
+        number, pid = self.running.pop(pidfd)
         self.poll.unregister(pidfd)
         os.close(pidfd)
         _pid, status, usage = os.wait4(pid, 0)
         cpu = usage.ru_utime + usage.ru_stime
-        self.control.send(EXIT.pack(b"X", request, status, cpu, usage.ru_maxrss * 1024))
+        self.control.send(EXIT.pack(b"X", number, status, cpu, usage.ru_maxrss * 1024))
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:
@@ -141,6 +151,7 @@ from typing import *
 
 
 def _warm(modules: list[str]) -> None:
+    random.seed(0)  # every program starts from the same state: verdicts repeat
     for name in modules:
         try:
             __import__(name)
@@ -192,7 +203,7 @@ def _isolate(config: dict[str, Any], layers: Any, filters: Any, control: socket.
         layers.hide_from_debuggers()
         done.append("seccomp")
         if config["seccomp"]:
-            layers.load_filter(filters.zygote_filter())
+            layers.Filter(filters.zygote_filter()).load()
         else:
             done.pop()
     except (OSError, layers.LayerError, KeyError) as error:
@@ -217,6 +228,17 @@ def _enter(config: dict[str, Any], layers: Any, control: socket.socket) -> None:
     layers.die_with_parent()
 
 
+def _move_slots(config: dict[str, Any]) -> None:
+    """Put the slots' files where no program looks, and let them not be inherited any further."""
+    place = config["first_slot_fd"]
+    for fds in config["slots"]:
+        for index, fd in enumerate(fds):
+            os.dup2(fd, place, inheritable=False)
+            os.close(fd)
+            fds[index] = place
+            place += 1
+
+
 def main() -> None:
     """Isolate, warm, report, serve."""
     config = json.loads(sys.argv[1])
@@ -226,6 +248,7 @@ def main() -> None:
         layers, filters = _sibling(folder, "layers"), _sibling(folder, "seccomp")
         layers.grow_stack(config["stack_bytes"])
         layers.die_with_parent()
+        _move_slots(config)
         child, values = _sibling(folder, "child"), _sibling(folder, "values")
         child.install(values)
         sys.path[:] = config["sys_path"]
