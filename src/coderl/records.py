@@ -1,8 +1,8 @@
 """The run directory: typed Parquet tables, manifests with content hashes, atomic writes.
 
-A run is a folder; a stage is a folder in it. A stage folder is complete when it holds `manifest.json`, which names the
-hash of what the stage was asked to do (its config and the content hashes of its inputs) and of each file it wrote. While
-a stage is under way the folder holds `started.json` with the same request, so that the same command continues it and
+A run is a folder; a stage is a folder in it. A stage folder is complete when it holds `manifest.json`, which names what
+the stage was asked to do (its config and the content hashes of its inputs) and the hash of each file it wrote. While a
+stage is under way the folder holds `started.json` with the same request, so that the same command continues it and
 another one is refused.
 """
 
@@ -190,6 +190,11 @@ class Stage:
         (self.path / STARTED).unlink(missing_ok=True)
         for hidden in self.path.glob(".*"):
             shutil.rmtree(hidden, ignore_errors=True)
+
+    def discard_if_empty(self) -> None:
+        """Remove the folder if nothing but the note of the start is in it: a request that could not be met."""
+        if [p.name for p in self.path.iterdir()] == [STARTED]:
+            shutil.rmtree(self.path)
 
     @property
     def facts(self) -> dict[str, Any]:

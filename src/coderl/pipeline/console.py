@@ -44,9 +44,8 @@ class Reporter:
         )
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(description, total=total, completed=done, rate="")
-            start, count = time.monotonic(), 0
-            for item in items:
-                count += 1
+            start = time.monotonic()
+            for count, item in enumerate(items, start=1):
                 rate = count / max(time.monotonic() - start, 1e-9)
                 progress.update(task, advance=1, rate=f"{rate:.3g} {unit}/s")
                 yield item

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-
 from coderl import records, returns
 from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.calibration import report as critic_report

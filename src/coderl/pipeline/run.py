@@ -81,9 +81,8 @@ def _refuse_overlap(splits: Splits) -> None:
         for labelled in part:
             text = " ".join(labelled.problem.description.split())
             if seen.setdefault(text, name) != name:
-                raise InputError(
-                    f"problem {labelled.problem.problem_id!r} of {name} also stands in {seen[text]}: splits must not mix"
-                )
+                stands = f"problem {labelled.problem.problem_id!r} of {name} also stands in {seen[text]}"
+                raise InputError(f"{stands}: splits must not mix")
 
 
 def bare(problems: Sequence[LabelledProblem]) -> list[Problem]:
@@ -102,8 +101,8 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
     records.write_json(run_dir / "recipe.json", config.model_dump(mode="json"))
     splits = _problems(config, run_dir / "problems", reporter)
     reporter.say(
-        f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with tests), "
-        f"{len(splits.validation)} validation, {len(splits.test)} test"
+        f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with tests),"
+        f" {len(splits.validation)} validation, {len(splits.test)} test"
     )
     warm = _warm_start(config, run_dir, splits, reporter)
     actor = _rounds(config, run_dir, splits, warm, reporter)
@@ -211,7 +210,8 @@ def _critic_sampling(
     assert config.critic_sampling is not None
     pools = [(f / "sample", f / "execute") for f in sorted(run_dir.glob("round-*"))]
     learning.train_critic(run_dir / "binary-critic", init=warm, pools=pools, problems=splits.tested,
-                          config=config.binary_critic, num_outcomes=2, prompt=config.prompt, reporter=reporter)  # fmt: skip
+                          config=config.binary_critic, num_outcomes=2, prompt=config.prompt,
+                          reporter=reporter)  # fmt: skip
     repair_model = None
     if config.repair:
         learning.train_repair(run_dir / "repair", actor=warm, pools=pools, problems=splits.train, config=config.repair,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coderl import prompts, records
 from coderl.actor.model import Actor, PromptConfig
@@ -26,7 +26,20 @@ from coderl.lm import tiny_t5, train_tokenizer
 from coderl.pipeline.config import SampleConfig, TinyConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.tables import Verdict, outcome_counts, programs_of
-from coderl.types import ExecutionResult, InputError, LabelledProblem, Problem, Program, ProgramKind, SandboxError
+from coderl.problems import apps
+from coderl.problems.example_tests import extract, extract_legacy
+from coderl.types import (
+    CallTest,
+    ExecutionResult,
+    InputError,
+    LabelledProblem,
+    Problem,
+    Program,
+    ProgramKind,
+    SandboxError,
+    StdinTest,
+    UnitTest,
+)
 
 MAX_FAULT_RATE = 0.05
 """A run stops when the sandbox itself fails on more than this share of a stage's programs."""
@@ -46,7 +59,11 @@ def run_stage(
         return
     reporter.say(f"{out.name}")
     wall, cpu = time.monotonic(), time.process_time()
-    facts = work(stage.path)
+    try:
+        facts = work(stage.path)
+    except InputError:
+        stage.discard_if_empty()
+        raise
     stage.finish(**facts, wall_s=round(time.monotonic() - wall, 2), cpu_s=round(time.process_time() - cpu, 2))
 
 
@@ -291,3 +308,36 @@ def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job
     if not unit_tests:
         return None
     return Job(program.code, unit_tests, fn_name=labelled.problem.fn_name, checker=labelled.checker)
+
+
+def extract_examples(source: Path, *, rules: Literal["default", "legacy"], write: bool) -> Iterator[dict[str, Any]]:
+    """Yield the example tests of each problem folder's statement; with `write`, leave them in the folder too.
+
+    The original writes `null` where it finds none; so does this.
+
+    Raises:
+        InputError: there is no problem folder.
+    """
+    folders = (
+        [source] if (source / "question.txt").is_file() else sorted(p.parent for p in source.glob("*/question.txt"))
+    )
+    if not folders:
+        raise InputError(f"{source}: no problem folder with a question.txt")
+    for folder in folders:
+        problem = apps.read_folder(folder).problem
+        if rules == "legacy":
+            found = extract_legacy(problem.description)
+        else:
+            tests = extract(problem.description, fn_name=problem.fn_name)
+            found = {"inputs": [_given(t) for t in tests], "outputs": [_wanted(t) for t in tests]} if tests else None
+        if write:
+            records.write_json(folder / "example_input_output.json", found)
+        yield {"problem_id": folder.name, **(found or {"inputs": None, "outputs": None})}
+
+
+def _given(test: UnitTest) -> Any:
+    return test.stdin if isinstance(test, StdinTest) else list(test.args) if isinstance(test, CallTest) else test.code
+
+
+def _wanted(test: UnitTest) -> Any:
+    return test.stdout if isinstance(test, StdinTest) else test.expected if isinstance(test, CallTest) else None
