@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import marshal
 import os
 import socket
 import struct
@@ -69,7 +70,7 @@ class Contact:
         self.cpu_s = 0.0
         """Processor time at the last look; final once the child has ended."""
         try:
-            zygote.slots[slot].fill(values.dumps(job))
+            zygote.slots[slot].fill(marshal.dumps(job))
         except OSError as error:
             raise SandboxError(f"a child could not be set up: {error}") from error
         self._number = zygote.fork(slot)

@@ -54,6 +54,7 @@ class Zygote:
     def __init__(self, control: socket.socket, child: Any, layers: Any, filters: Any, config: dict[str, Any]) -> None:
         self.control, self.child, self.layers, self.config = control, child, layers, config
         self.slots: list[list[int]] = config["slots"]
+        self.last_fd = max(map(max, self.slots))
         self.prelude = _prelude()
         self.filter = None
         if config["seccomp"]:
@@ -103,17 +104,16 @@ class Zygote:
 
     def _become_child(self, slot: int) -> None:
         try:
-            for index, fds in enumerate(self.slots):
-                if index != slot:
-                    for fd in fds:
-                        os.close(fd)
-            os.closerange(3, self.config["first_slot_fd"])
-            self.layers.die_with_parent()
-            if os.getppid() != self.config["pid"]:
-                os._exit(1)
+            mine = self.slots[slot]
+            os.closerange(3, mine[0])
+            os.closerange(mine[-1] + 1, self.last_fd + 1)
+            if not self.config["namespaces"]:  # else the kernel ends all others with the first of the PID namespace
+                self.layers.die_with_parent()
+                if os.getppid() != self.config["pid"]:
+                    os._exit(1)
             if self.filter is not None:
                 self.filter.load()
-            self.child.main(*self.slots[slot], self.prelude)
+            self.child.main(*mine, self.prelude)
         finally:
             os._exit(1)
 
