@@ -12,7 +12,7 @@ import pytest
 from coderl.execution import ExecutionConfig, Executor, Job, doctor, print_doctor
 from coderl.execution import sandbox as sandbox_module
 from coderl.execution.config import LAYERS, Isolation, Layer
-from coderl.execution.sandbox import Plan, RefusedError, ZygoteProcess, negotiate
+from coderl.execution.sandbox import Plan, RefusedError, ZygoteProcess, flavour_of, negotiate
 from coderl.types import CallTest, ExecutionResult, Outcome, SandboxError, StdinTest
 
 PORTABLE: tuple[Layer, ...] = ("landlock", "seccomp")
@@ -46,10 +46,10 @@ def test_a_level_that_cannot_be_reached_is_refused_with_the_missing_piece() -> N
 
 def test_a_machine_without_a_layer_gets_the_next_level_and_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     class Without(ZygoteProcess):
-        def __init__(self, config: ExecutionConfig, plan: Plan) -> None:
+        def __init__(self, config: ExecutionConfig, plan: Plan, flavour: int = 0) -> None:
             if plan.namespaces:
                 raise RefusedError("namespaces", "Operation not permitted")
-            super().__init__(config, plan)
+            super().__init__(config, plan, flavour)
 
     monkeypatch.setattr(sandbox_module, "ZygoteProcess", Without)
     plan, zygote = negotiate(ExecutionConfig())
@@ -191,3 +191,27 @@ def test_the_adversarial_examples_get_the_right_verdict(layers: tuple[Layer, ...
             if result.outcome not in accepted:
                 wrong.append((case["name"], result))
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("code", "flavour"),
+    [
+        ("import sys, heapq", 0),
+        ("from dataclasses import dataclass", 1),
+        ("def f():\n    import math, statistics as s", 1),
+        ("import numpy as np", 2),
+        ("from numpy.linalg import norm", 2),
+        ("print('import numpy')", 0),
+        ("x = 1  # from numpy import array", 0),
+    ],
+)
+def test_a_program_gets_the_zygote_that_has_its_modules(code: str, flavour: int) -> None:
+    assert flavour_of(code) == flavour
+
+
+def test_numpy_works_where_it_is_installed() -> None:
+    code = "import numpy as np\nprint(int(np.arange(5).sum()), np.linalg.norm([3.0, 4.0]))"
+    with Executor(ExecutionConfig(num_workers=1)) as executor:
+        (result,) = executor.run([Job(code, (StdinTest("", "10 5.0"),))])
+    assert isinstance(result, ExecutionResult)
+    assert result.outcome is Outcome.PASSED_TEST, result

@@ -244,7 +244,7 @@ def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, 
     if code is None:
         return
     module = types.ModuleType("solution")
-    module.__dict__.update(prelude if job.get("prelude") else {}, __builtins__=builtins)
+    module.__dict__["__builtins__"] = prelude if job.get("prelude") else builtins
     sys.modules["solution"] = module
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

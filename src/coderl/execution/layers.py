@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import resource
 import struct
 import sys
@@ -166,7 +165,7 @@ def _outermost(paths: list[str]) -> list[str]:
 
 
 def _machine() -> str:
-    return {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    return {"arm64": "aarch64"}.get(os.uname().machine, os.uname().machine)
 
 
 def drop_to(uid: int, keep_reading: bool) -> None:

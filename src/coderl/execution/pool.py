@@ -13,7 +13,7 @@ from coderl.execution import assertions
 from coderl.execution.config import ExecutionConfig, Isolation, Job, Limits
 from coderl.execution.gate import Gate
 from coderl.execution.probes import check_containment
-from coderl.execution.sandbox import Plan, ZygoteProcess, negotiate, start
+from coderl.execution.sandbox import Plan, ZygoteProcess, flavour_of, negotiate, start
 from coderl.execution.worker import Worker
 from coderl.types import AssertTest, ExecutionResult, InputError, SandboxError, StdinTest, UnitTest
 
@@ -115,21 +115,24 @@ class Executor:
 
     def _work(self) -> None:
         """Body of a thread: it starts zygotes itself, for they die with the thread that made them."""
-        zygote: ZygoteProcess | None = None
+        zygotes: dict[int, ZygoteProcess] = {}
         while (ticket := self._tickets.get()) is not None:
+            flavour = flavour_of(ticket.job.code)
             for attempt in range(1, _NUM_TRIES + 1):
                 try:
-                    zygote = zygote or start(self.config, self._plan)
-                    ticket.settle(Worker(self.config, zygote, self._gate).run(ticket.job))
+                    if flavour not in zygotes:
+                        zygotes[flavour] = start(self.config, self._plan, flavour)
+                    ticket.settle(Worker(self.config, zygotes[flavour], self._gate).run(ticket.job))
                     break
                 except Exception as problem:
                     self.num_faults += 1
-                    zygote = _discard(zygote)
+                    _discard(zygotes, flavour)
                     if attempt == _NUM_TRIES:
                         ticket.settle(_as_fault(problem))
-            if zygote is not None and zygote.num_children >= self.config.recycle_after:
-                zygote = _discard(zygote)
-        _discard(zygote)
+            if flavour in zygotes and zygotes[flavour].num_children >= self.config.recycle_after:
+                _discard(zygotes, flavour)
+        for flavour in list(zygotes):
+            _discard(zygotes, flavour)
 
 
 def _as_fault(problem: Exception) -> SandboxError:
@@ -141,7 +144,8 @@ def _as_fault(problem: Exception) -> SandboxError:
     return fault
 
 
-def _discard(zygote: ZygoteProcess | None) -> None:
+def _discard(zygotes: dict[int, ZygoteProcess], flavour: int) -> None:
+    zygote = zygotes.pop(flavour, None)
     if zygote is not None:
         zygote.close()
 

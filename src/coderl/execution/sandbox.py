@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -29,12 +30,28 @@ _NUM_THREADS = 512
 _STACK_BYTES = 256 << 20
 _INTERPRETER_BYTES = 1 << 30
 _MIN_FILE_BYTES = 64 << 20
-_WARM_MODULES = (
-    "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "concurrent.futures", "copy",
-    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "io", "itertools",
-    "json", "math", "numbers", "operator", "os", "queue", "random", "re", "statistics", "string", "struct", "sys",
-    "textwrap", "threading", "time", "typing",
+_USUAL = (
+    "array", "bisect", "collections", "collections.abc", "copy", "enum", "functools", "heapq", "io", "itertools",
+    "json", "math", "operator", "os", "random", "re", "string", "struct", "sys", "threading", "time", "types", "typing",
 )  # fmt: skip
+_RARER = (
+    "abc", "asyncio", "calendar", "cmath", "concurrent.futures", "contextlib", "dataclasses", "datetime", "decimal",
+    "fractions", "hashlib", "inspect", "logging", "numbers", "pprint", "queue", "statistics", "textwrap",
+    "unittest",
+)  # fmt: skip
+FLAVOURS: tuple[tuple[str, ...], ...] = ((), _RARER, (*_RARER, "numpy"))
+"""What zygotes of each kind import beyond the usual modules: a fork costs by the page, an import by the millisecond."""
+_IMPORTS = re.compile(r"^[ \t]*(?:import|from)[ \t]+([^#\n]+)", re.MULTILINE)
+
+
+def flavour_of(code: str) -> int:
+    """Which kind of zygote suits a program, by the modules that its text imports."""
+    words = {word for line in _IMPORTS.findall(code) for word in re.split(r"[\s,.]+", line.split(" import ")[0])}
+    if "numpy" in words:
+        return 2
+    return 1 if not words.isdisjoint(name.split(".")[0] for name in _RARER) else 0
+
+
 _REMEDIES = {
     "namespaces": "unprivileged user namespaces are off (sysctl user.max_user_namespaces, "
     "kernel.apparmor_restrict_unprivileged_userns; in a container, --security-opt seccomp=unconfined)",
@@ -94,11 +111,12 @@ def _open_to_others(path: str) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in [Path(path), *Path(path).parents] if folder.is_dir())
 
 
-def _zygote_config(config: ExecutionConfig, plan: Plan, control: int, slots: list[list[int]]) -> dict[str, Any]:
+def _zygote_config(config: ExecutionConfig, plan: Plan, flavour: int, fds: list[int]) -> dict[str, Any]:
+    """What a zygote is told; `fds` are its end of the control socket and then three for each slot."""
     readable = readable_paths(config)
     is_root = os.geteuid() == 0
     return {
-        "control": control,
+        "control": fds[0],
         "namespaces": plan.namespaces,
         "landlock": plan.landlock,
         "seccomp": plan.seccomp,
@@ -106,9 +124,9 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, control: int, slots: lis
         "keep_reading": is_root and not all(_open_to_others(path) for path in _module_path(config)),
         "readable": readable,
         "sys_path": _module_path(config),
-        "preload": [*_WARM_MODULES, *config.preload],
+        "preload": [*_USUAL, *FLAVOURS[flavour], *config.preload],
         "stack_bytes": _STACK_BYTES,
-        "slots": slots,
+        "slots": [fds[1:4], fds[4:7]],
         "first_slot_fd": _FIRST_SLOT_FD,
         "limits": {
             "RLIMIT_AS": config.memory_limit_bytes + _INTERPRETER_BYTES,
@@ -172,7 +190,7 @@ class ZygoteProcess:
         SandboxError: it did not start for another reason.
     """
 
-    def __init__(self, config: ExecutionConfig, plan: Plan) -> None:
+    def __init__(self, config: ExecutionConfig, plan: Plan, flavour: int = 0) -> None:
         self.level = plan.level
         self.num_children = 0
         self.refusals: list[RefusedError] = []
@@ -181,8 +199,8 @@ class ZygoteProcess:
         self.slots = [Slot(), Slot()]
         self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
-            fds = [slot.fds() for slot in self.slots]
-            self._process = _spawn(_zygote_config(config, plan, far.fileno(), fds), [far.fileno(), *fds[0], *fds[1]])
+            fds = [far.fileno(), *self.slots[PROGRAM_SLOT].fds(), *self.slots[JUDGE_SLOT].fds()]
+            self._process = _spawn(_zygote_config(config, plan, flavour, fds), fds)
         for slot in self.slots:
             slot.far.close()
         try:
@@ -308,14 +326,14 @@ def negotiate(config: ExecutionConfig) -> tuple[Plan, ZygoteProcess]:
     raise SandboxError(_refusal(config, refusals))
 
 
-def start(config: ExecutionConfig, plan: Plan) -> ZygoteProcess:
-    """A zygote by a plan that has worked before.
+def start(config: ExecutionConfig, plan: Plan, flavour: int = 0) -> ZygoteProcess:
+    """A zygote by a plan that has worked before, with the modules of a flavour.
 
     Raises:
         SandboxError: it does not work any more.
     """
     try:
-        return ZygoteProcess(config, plan)
+        return ZygoteProcess(config, plan, flavour)
     except RefusedError as refused:
         raise SandboxError(f"a layer that could be had before cannot be had now: {refused}") from None
 

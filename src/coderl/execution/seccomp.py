@@ -8,7 +8,7 @@ signalling others, changing filters. Calls that may name another process or a da
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import struct
 
 _TABLE = """
@@ -72,7 +72,7 @@ def syscall_numbers(machine: str | None = None) -> dict[str, int]:
     Raises:
         KeyError: no table for this architecture, so the layer cannot be had.
     """
-    column = _ARCHITECTURES[machine or platform.machine()][1]
+    column = _ARCHITECTURES[machine or os.uname().machine][1]
     rows = (entry.split() for line in _TABLE.strip().splitlines() for entry in line.split(";"))
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
 
@@ -112,7 +112,7 @@ def _preamble(machine: str) -> bytes:
 
 def zygote_filter(machine: str | None = None) -> bytes:
     """Program of the allow-list that the zygote loads and every child inherits."""
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     numbers = syscall_numbers(machine)
     program = _preamble(machine) + _when(numbers["clone3"], _refuse(errno.ENOSYS))
     for name, number in numbers.items():
@@ -133,7 +133,7 @@ def pid_offsets(program: bytes, placeholder: int) -> list[int]:
 
 def child_filter(pid: int, machine: str | None = None) -> bytes:
     """Program that a child adds: threads, no processes; signals to itself; no filters; no files that live in memory."""
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     numbers = syscall_numbers(machine)
     threads_only = _load_argument(0) + _op(_JSET, _CLONE_THREAD, 0, 1) + _ret(_ALLOW) + _refuse()
     program = _preamble(machine) + _when(numbers["clone"], threads_only)

@@ -8,9 +8,8 @@ with a tag. Decoding runs no code of the program and never unpickles.
 from __future__ import annotations
 
 import collections
-import decimal
-import fractions
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +67,7 @@ def encode(value: Any, keep: Keep = _forget, depth: int = 0) -> Any:
         return {"t": "opaque", "v": f"{kind.__name__} nested too deeply"}
     if kind is list:
         return _encode_items(value, keep, depth)
-    encoder = _ENCODERS.get(kind)
+    encoder = _ENCODERS.get(kind) or _encoder_of_number(kind)
     if encoder is None:
         name = type.__getattribute__(kind, "__name__")
         return {"t": "opaque", "v": str.__str__(name)[:200], "h": keep(value)}
@@ -99,11 +98,23 @@ _ENCODERS: dict[type, Callable[[Any, Keep, int], Any]] = {
     bytearray: lambda value, _keep, _depth: value.hex(),
     complex: lambda value, _keep, _depth: [value.real, value.imag],
     range: lambda value, keep, depth: [encode(part, keep, depth) for part in (value.start, value.stop, value.step)],
-    decimal.Decimal: lambda value, _keep, _depth: str(value),
-    fractions.Fraction: lambda value, _keep, _depth: [hex(value.numerator), hex(value.denominator)],
     Remote: lambda value, _keep, _depth: value._path,
     Opaque: lambda value, _keep, _depth: [value.type_name, value.handle],
 }
+
+
+def _encoder_of_number(kind: type) -> Callable[[Any, Keep, int], Any] | None:
+    """For types of modules that most programs never load, and that this one must not load for them."""
+    for module, name, encoder in _NUMBERS:
+        if kind is getattr(sys.modules.get(module), name, None):
+            return encoder
+    return None
+
+
+_NUMBERS: tuple[tuple[str, str, Callable[[Any, Keep, int], Any]], ...] = (
+    ("decimal", "Decimal", lambda value, _keep, _depth: str(value)),
+    ("fractions", "Fraction", lambda value, _keep, _depth: [hex(value.numerator), hex(value.denominator)]),
+)
 
 
 def decode(data: Any, resolve: Callable[[str], Any] | None = None) -> Any:
@@ -146,7 +157,15 @@ def _hex_int(text: Any) -> int:
     return int(text, 16)
 
 
-def _fraction(parts: Any, _resolve: Any) -> fractions.Fraction:
+def _decimal(text: Any, _resolve: Any) -> Any:
+    import decimal
+
+    return decimal.Decimal(text)
+
+
+def _fraction(parts: Any, _resolve: Any) -> Any:
+    import fractions
+
     numerator, denominator = map(_hex_int, parts)
     if denominator == 0:
         raise ValueError("a fraction needs a denominator")
@@ -167,7 +186,7 @@ _DECODERS: dict[str, Callable[[Any, Any], Any]] = {
     "bytearray": lambda data, _resolve: bytearray.fromhex(data),
     "complex": lambda data, _resolve: complex(*data),
     "range": lambda data, resolve: range(*(decode(part, resolve) for part in data)),
-    "Decimal": lambda data, _resolve: decimal.Decimal(data),
+    "Decimal": _decimal,
     "Fraction": _fraction,
 }
 

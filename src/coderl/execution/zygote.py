@@ -12,6 +12,7 @@ used by one child at a time), so that no program finds another program's text in
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import importlib.util
 import json
@@ -131,7 +132,7 @@ def _send(control: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _prelude() -> dict[str, Any]:
-    """Names that call-based problems take for granted, as their judges do."""
+    """The builtins and the names that call-based problems take for granted, as their judges do."""
     source = """
 import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys, time
 from bisect import *
@@ -147,7 +148,7 @@ from typing import *
     names.pop("__builtins__")
     # `from math import *` hides the builtin; programs mean the builtin
     names.pop("pow", None)
-    return names
+    return {**names, **vars(builtins)}
 
 
 def _warm(modules: list[str]) -> None:
@@ -162,7 +163,6 @@ def _warm(modules: list[str]) -> None:
 def _finish_interpreter() -> None:
     """What `site` would have added, had this interpreter loaded it."""
     import _sitebuiltins
-    import builtins
     import threading
 
     for name in ("exit", "quit"):
