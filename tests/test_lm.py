@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from coderl.lm import LanguageModel, tiny_llama, tiny_t5, train_tokenizer
+from coderl.lm import LanguageModel, keep_first_layers, tiny_llama, tiny_t5, train_tokenizer
 from coderl.types import InputError
 
 TEXTS = [
@@ -283,3 +283,17 @@ def test_the_codet5_tokenizer_round_trips(shared_data, tmp_path):
     assert model.decode(program) == TEXTS[1]
     cut = model.encode_prompt("word " * 100 + "\nANSWER:\n", max_tokens=20)
     assert (cut[0], cut[-1], len(cut)) == (1, 2, 20)
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_llama])
+def test_a_model_cut_to_its_first_layer_is_the_same_model_after_a_save(make, tokenizer, tmp_path):
+    model = make(tokenizer, d_model=32, num_layers=3, num_heads=2, seed=1)
+    num_weights = sum(p.numel() for p in model.parameters())
+    keep_first_layers(model, 1)
+    assert sum(p.numel() for p in model.parameters()) < num_weights
+    batch = model.collate([model.encode_prompt("Print 7.\n")], [model.encode_program("print(7)\n")])
+    model.save(tmp_path / "cut")
+    again = LanguageModel.load(tmp_path / "cut")
+    torch.testing.assert_close(again.states(batch), model.eval().states(batch), rtol=0, atol=0)
+    with pytest.raises(InputError, match="num_layers 2: expected 1 to 1"):
+        keep_first_layers(model, 2)

@@ -99,6 +99,8 @@ class CriticConfig(Config):
     init: Literal["actor"] | str = "actor"
     """`actor` (a copy of the warm-started actor's backbone), a model folder, or a hub name; its tokenizer must be the
     actor's."""
+    num_layers: Count | None = None
+    """Keep only so many of the model's first layers: a critic can be smaller than its actor, as the paper's is."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the problems that it is never trained on, to stop early and to measure it on."""
     use_solutions: bool = False

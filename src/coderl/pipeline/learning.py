@@ -12,7 +12,7 @@ from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.calibration import report as critic_report
 from coderl.critic.model import Critic
 from coderl.critic.values import values
-from coderl.lm import LanguageModel
+from coderl.lm import LanguageModel, keep_first_layers
 from coderl.pipeline.config import CriticConfig, PretrainConfig, RepairConfig, ReturnsConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.stages import hash_model, hash_problems, run_stage
@@ -200,7 +200,7 @@ def train_critic(
     inputs = {"init": hash_model(init), "problems": hash_problems(problems), **_hash_pools(pools)}
 
     def work(folder: Path) -> dict[str, Any]:
-        critic = load_critic(init, num_outcomes)
+        critic = load_critic(init, num_outcomes, config.num_layers)
         examples, held_out = _critic_examples(critic.model, pools, problems, config, prompt)
         if not examples:
             raise InputError("no sampled program has a verdict, so there is nothing for a critic to learn from")
@@ -216,14 +216,17 @@ def train_critic(
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def load_critic(init: Path | str, num_outcomes: int) -> Critic:
+def load_critic(init: Path | str, num_outcomes: int, num_layers: int | None = None) -> Critic:
     """Return the critic in a folder, or a new one on the language model there.
 
     Raises:
         InputError: the folder holds a critic of another number of outcomes, or no model.
     """
     if not (Path(init) / "critic.json").exists():
-        return Critic(LanguageModel.load(init), num_outcomes=num_outcomes)
+        model = LanguageModel.load(init)
+        if num_layers is not None:
+            keep_first_layers(model, num_layers)
+        return Critic(model, num_outcomes=num_outcomes)
     critic = Critic.load(init)
     if critic.num_outcomes != num_outcomes:
         raise InputError(f"{init}: a critic of {critic.num_outcomes} outcomes, expected {num_outcomes}")
