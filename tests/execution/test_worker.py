@@ -293,3 +293,9 @@ def test_kinds_of_test_may_be_mixed(executor: Executor) -> None:
     code = "def f(x): return x\nif __name__ == '__main__': print(input())"
     tests = (StdinTest("a\n", "a\n"), CallTest((1,), 1), AssertTest("assert f(2) == 2"), StdinTest("b\n", "b\n"))
     assert judge(executor, code, tests, fn_name="f").test_outcomes == (PASS, PASS, PASS, PASS)
+
+
+def test_a_program_that_is_killed_every_time_is_killed(executor: Executor) -> None:
+    """Once may be the machine's doing; a second time, alone, is the program's."""
+    result = judge(executor, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", SQUARES)
+    assert (result.outcome, result.error_subtype) == (RE, "killed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,8 +37,12 @@ _FORGED = Verdict(Outcome.RUNTIME_ERROR, "killed", "the program wrote on the san
 _SUBTYPES = {"MemoryError": "memory_limit"}
 
 
-class _WallLimitError(Exception):
-    """A test ran out of time on the clock, which may be the machine's fault."""
+class _DoubtfulError(Exception):
+    """A test ended in a way that may be the machine's fault; holds the verdict if it ends so again, alone."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
 
 
 class Worker:
@@ -78,13 +83,13 @@ class Worker:
         try:
             with self._gate.shared():
                 return self._run_child(job, first)
-        except _WallLimitError:
+        except _DoubtfulError:
             pass
         try:
             with self._gate.alone():
                 return self._run_child(job, first)
-        except _WallLimitError:
-            return [_TIMEOUT]
+        except _DoubtfulError as again:
+            return [again.verdict]
 
     def _run_child(self, job: Job, first: int) -> list[Verdict]:
         """Verdicts of the tests from `first` on that one child settles, at least one.
@@ -106,7 +111,7 @@ class Worker:
                 verdicts.append(verdict)
                 if verdict.outcome is not Outcome.PASSED_TEST or contact.is_silent:
                     break
-        except _WallLimitError:
+        except _DoubtfulError:
             if not verdicts:
                 raise
         finally:
@@ -120,7 +125,7 @@ class Worker:
             message = contact.receive()
         except OutOfTimeError as out:
             if out.is_wall:
-                raise _WallLimitError from None
+                raise _DoubtfulError(_TIMEOUT) from None
             return _TIMEOUT
         except values.MalformedError:
             return _FORGED
@@ -224,7 +229,7 @@ class Worker:
             message = contact.receive()
         except OutOfTimeError as out:
             if out.is_wall:
-                raise _WallLimitError from None
+                raise _DoubtfulError(_TIMEOUT) from None
             return _TIMEOUT
         except values.MalformedError:
             return _FORGED
@@ -321,11 +326,16 @@ def _judged(message: dict[str, Any]) -> Verdict:
 
 
 def _death(status: int) -> Verdict | None:
-    """What a wait status says about a program; None for a good end."""
+    """What a wait status says about a program; None for a good end.
+
+    Raises:
+        _DoubtfulError: it was killed from outside, by the kernel for want of memory or by a person.
+    """
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        if number == 24:  # SIGXCPU: the kernel was faster than we were
-            return _TIMEOUT
-        return Verdict(Outcome.RUNTIME_ERROR, "killed", f"killed by {signal_name(number)}")
+        verdict = Verdict(Outcome.RUNTIME_ERROR, "killed", f"killed by {signal_name(number)}")
+        if number == signal.SIGKILL:
+            raise _DoubtfulError(verdict)
+        return _TIMEOUT if number == signal.SIGXCPU else verdict
     code = os.WEXITSTATUS(status)
     return Verdict(Outcome.RUNTIME_ERROR, "exit", f"exit code {code}") if code else None
