@@ -37,8 +37,11 @@ from coderl.types import CallTest, InputError, LabelledProblem, Problem, StdinTe
 Split = Literal["train", "validation", "test"]
 DIFFICULTIES = ("introductory", "interview", "competition")
 FN_NAMES = ("solve", "answer", "compute")
-DEFAULTS = (-1, 0, "NONE", "EMPTY")
-MAX_DRAWS_PER_PROBLEM = 2000
+DEFAULTS = (-1, 0, "NONE")
+MAX_SOLUTION_LINES = 10
+MAX_DRAWS_PER_PROBLEM = 4000
+DRAWS_PER_DEPTH = 200
+"""How long one depth is tried before another is drawn: short pipelines run out where thousands are asked for."""
 
 
 class MiniAppsConfig(BaseModel):
@@ -130,9 +133,11 @@ def _stream(
     wanted: set[str] | None = None,
 ) -> Iterator[tuple[Pipeline, Tests]]:
     """Endless different pipelines of a split with the inputs of their hidden tests; `taken` grows."""
+    depth = 1
     while True:
-        depth = rng.choices((1, 2, rng.choice((3, 4))), weights)[0]
-        for _ in range(MAX_DRAWS_PER_PROBLEM):
+        for attempt in range(MAX_DRAWS_PER_PROBLEM):
+            if attempt % DRAWS_PER_DEPTH == 0:
+                depth = rng.choices((1, 2, rng.choice((3, 4))), weights)[0]
             pipeline = _draw(config, depth, rng)
             if pipeline.identity in taken or split_of(pipeline.composition, config) != split:
                 continue
@@ -160,7 +165,7 @@ def split_of(composition: tuple[str, ...], config: MiniAppsConfig) -> Split:
 
 def _draw(config: MiniAppsConfig, depth: int, rng: Random) -> Pipeline:
     domain = TEXT if rng.random() < config.text_share else LISTS
-    is_usual = len(domain.sources) == 1 or rng.random() < 0.7
+    is_usual = len(domain.sources) == 1 or rng.random() < 0.8
     source = domain.sources[0] if is_usual else rng.choice(domain.sources[1:])
     parts = [*rng.sample(domain.operations, depth), rng.choice(domain.reductions)]
     steps = [Step(part, rng.choice(part.constants) if part.constants else None) for part in parts]
@@ -169,7 +174,7 @@ def _draw(config: MiniAppsConfig, depth: int, rng: Random) -> Pipeline:
         i = rng.choice(numeric)
         steps[i] = replace(steps[i], constant=None, reads_k=True)
     fn_name = rng.choice(FN_NAMES) if rng.random() < config.call_share else None
-    has_count = fn_name is None and source.name == "list" and rng.random() < 0.35
+    has_count = fn_name is None and source.name == "list" and rng.random() < 0.25
     return Pipeline(domain, source, tuple(steps[:-1]), steps[-1], rng.choice(DEFAULTS), fn_name, has_count)
 
 
@@ -233,7 +238,7 @@ def _edges(source: Source, rng: Random) -> list[Any]:
     if source.argument == "s":
         vowels = "".join(rng.choice(VOWELS) for _ in range(3))
         return [rng.choice("abcAB7"), rng.choice("aBc") * 3, vowels, str(rng.randint(10, 999)), _letters(rng, 25)]
-    return [1, rng.randint(2, 9), {"digits": 7777, "range": 30, "divisors": 97}[source.name]]
+    return [1, rng.randint(2, 9), {"digits": 7777, "range": 30}[source.name]]
 
 
 def _ordinary(source: Source, rng: Random) -> Any:
@@ -242,8 +247,8 @@ def _ordinary(source: Source, rng: Random) -> Any:
         return [rng.randint(low, high) for _ in range(rng.randint(2, 9))]
     if source.argument == "s":
         return _letters(rng, rng.randint(2, 9))
-    low, high = {"digits": (10, 9999999), "range": (3, 20), "divisors": (4, 360)}[source.name]
-    return rng.randint(low, high) if source.name != "divisors" else rng.choice((12, 60, 48)) * rng.randint(1, 6)
+    low, high = {"digits": (10, 9999999), "range": (3, 20)}[source.name]
+    return rng.randint(low, high)
 
 
 def _letters(rng: Random, length: int) -> str:
@@ -255,10 +260,10 @@ def _letters(rng: Random, length: int) -> str:
 
 def _examples(pipeline: Pipeline, inputs: Tests, rng: Random) -> tuple[UnitTest, ...]:
     """One or two short inputs with an answer, none of them hidden."""
-    count = 2 if rng.random() < 0.25 else 1
+    count = 2 if rng.random() < 0.1 else 1
     shown: list[Given] = []
     for attempt in range(200):
-        given = Given(_short(pipeline.source, rng), _any_k(pipeline, rng))
+        given = Given(rng.choice(SHOWN[pipeline.source.name]), _any_k(pipeline, rng))
         is_dull = pipeline.has_default and answer(pipeline, given) == pipeline.default
         if given not in inputs and given not in shown and (not is_dull or attempt > 30):
             shown.append(given)
@@ -267,10 +272,14 @@ def _examples(pipeline: Pipeline, inputs: Tests, rng: Random) -> tuple[UnitTest,
     return tuple(unit_test(pipeline, given) for given in shown)
 
 
-def _short(source: Source, rng: Random) -> Any:
-    if source.argument == "a":
-        return [rng.randint(-4, 12) for _ in range(rng.randint(3, 6))]
-    return _letters(rng, rng.randint(4, 7)) if source.argument == "s" else _ordinary(source, rng)
+SHOWN: dict[str, tuple[Any, ...]] = {
+    "list": ([3, -1, 4, 3, 8], [5, 2, 2, -4], [-2, 7, 0, 6, 7], [9, 5, 8, 1], [2, 6, -3, 5, 2], [1, 4, 4, 0]),
+    "digits": (3143, 5220, 70167, 9581),
+    "range": (5, 6, 7, 8),
+    "text": ("abcab", "cab3b", "Bad1a", "acbCa", "baab"),
+}
+"""The inputs of examples come from few: were each its own, a model would know a problem of training by its example
+and learn nothing from its words (17% against 29% of held-out problems solved after the same training)."""
 
 
 # --------------------------------------------------------------------------------------------------------- problems
@@ -289,7 +298,8 @@ def _problem(
         starter_code=starter_code(pipeline),
         example_tests=examples,
     )
-    programs = dict.fromkeys(program(pipeline, style) for style in STYLES[:num_solutions])
+    written = [program(pipeline, style) for style in STYLES[:num_solutions]]
+    programs = dict.fromkeys(code for code in written if code is written[0] or code.count("\n") <= MAX_SOLUTION_LINES)
     return LabelledProblem(problem, tuple(unit_test(pipeline, given) for given in inputs), tuple(programs))
 
 

@@ -12,6 +12,7 @@ from coderl.problems.miniapps_grammar import STYLES, Constant, Domain, Operation
 from coderl.types import CallTest, StdinTest, UnitTest
 
 INDENT = "    "
+ORDINALS = ("first", "second", "third", "fourth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +154,10 @@ def _stdin(pipeline: Pipeline, given: Given) -> str:
 def _input_words(pipeline: Pipeline) -> str:
     has_k = pipeline.k_step is not None
     if pipeline.source.argument == "n":
-        return "One line with n and k." if has_k else "One line with n."
+        return "n and k." if has_k else "n."
     what = "text" if pipeline.source.argument == "s" else "integers"
     first = {(True, True): "n and k", (True, False): "n", (False, True): "k"}.get((pipeline.has_count, has_k))
-    return f"One line with {first}, one with the {what}." if first else f"One line with the {what}."
+    return f"{first}, then the {what}." if first else f"The {what}."
 
 
 def statement(pipeline: Pipeline, rng: Random) -> str:
@@ -165,11 +166,11 @@ def statement(pipeline: Pipeline, rng: Random) -> str:
     phrases = [rng.choice(step.part.phrases).format(k=step.word) for step in pipeline.steps]
     end = say + " " + rng.choice(pipeline.end.phrases).format(k=pipeline.reduction.word)
     source = pipeline.source.phrase
+    numbered = [f"{ordinal} {phrase}" for ordinal, phrase in zip(ORDINALS, phrases, strict=False)]
     if rng.random() < 0.5:
-        text = f"Given {source}, " + ", then ".join(phrases) + f" and {end}."
+        text = f"Given {source}, " + ", ".join(numbered) + f" and {end}."
     else:
-        text = f"You have {source}. First {phrases[0]}. " + "".join(f"Then {phrase}. " for phrase in phrases[1:])
-        text += f"{end.capitalize() if end.islower() else end[0].upper() + end[1:]}."
+        text = " ".join(f"{part[0].upper()}{part[1:]}." for part in (f"take {source}", *numbered, end))
     if not pipeline.has_default:
         return text
     missing = "there is none" if pipeline.end.is_fallible else "nothing is left"
@@ -187,7 +188,7 @@ def description(pipeline: Pipeline, examples: tuple[UnitTest, ...], rng: Random)
             given = ", ".join(f"{name} = {json.dumps(value)}" for name, value in zip(names, test.args, strict=False))
             shown.append(f"Example {number}:\nInput: {given}\nOutput: {json.dumps(test.expected)}\n")
         return text + "\n".join(shown)
-    text += f"-----Input-----\n{_input_words(pipeline)}\n\n-----Output-----\nThe answer.\n\n-----Examples-----\n"
+    text += f"-----Input-----\n{_input_words(pipeline)}\n\n-----Output-----\nAnswer.\n\n-----Examples-----\n"
     return text + "\n".join(f"Input\n{test.stdin}Output\n{test.stdout}" for test in examples)  # type: ignore[union-attr]
 
 
