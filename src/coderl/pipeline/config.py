@@ -58,6 +58,7 @@ class TinyConfig(Config):
     d_ff: Count = 384
     num_layers: Count = 2
     num_heads: Count = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class ActorConfig(Config):
@@ -129,12 +130,13 @@ class EvaluationConfig(Config):
 
     num_samples: Count = 5
     ks: tuple[Count, ...] = (1, 5)
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    """Each model is evaluated at the one of these that is best for it on validation problems."""
-    num_validation_samples: Count = 4
+    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.6, 0.2)
+    """Every model is evaluated at each; the first is the headline's."""
     sampling: SamplingConfig = SamplingConfig()
     ce_control: bool = True
     """Train a control with more cross-entropy for the CPU time that reinforcement learning took."""
+    control_beside: bool = False
+    """Train the control in a process beside the other evaluations: for machines with a core to spare."""
 
 
 class RunConfig(Config):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,14 +109,37 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
     )
     warm = _warm_start(config, run_dir, splits, reporter)
     actor = _rounds(config, run_dir, splits, warm, reporter)
-    models = {"warm_start": warm, "actor_critic": actor}
-    if config.evaluation.ce_control and config.warm_start:
-        models["ce_control"] = _ce_control(config, run_dir, splits, warm, reporter)
-    for name, model in models.items():
-        _evaluate(config, run_dir / "evaluate" / name, splits, model, reporter)
-    if config.critic_sampling:
-        _critic_sampling(config, run_dir, splits, warm, actor, reporter)
+    with _control_beside(config, run_dir, warm, reporter):
+        for name, model in (("warm_start", warm), ("actor_critic", actor)):
+            _evaluate(config, run_dir / "evaluate" / name, splits, model, reporter)
+        if config.critic_sampling:
+            _critic_sampling(config, run_dir, splits, warm, actor, reporter)
     return write_report(run_dir, config, splits.test, config.rounds.num_rounds, reporter)
+
+
+@contextmanager
+def _control_beside(config: RunConfig, run_dir: Path, warm: Path | str, reporter: Reporter) -> Iterator[None]:
+    """Train and evaluate the control after what the caller does, or in a process beside it."""
+    if not (config.evaluation.ce_control and config.warm_start):
+        yield
+    elif config.evaluation.control_beside:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            control = process.submit(_control, config, run_dir, warm, reporter.console.quiet)
+            yield
+            control.result()
+    else:
+        yield
+        _control(config, run_dir, warm, reporter.console.quiet)
+
+
+def _control(config: RunConfig, run_dir: Path, warm: Path | str, quiet: bool) -> None:
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    reporter = Reporter(quiet=quiet)
+    splits = _problems(config, run_dir / "problems", Reporter(quiet=True))
+    model = _ce_control(config, run_dir, splits, warm, reporter)
+    _evaluate(config, run_dir / "evaluate" / "ce_control", splits, model, reporter)
 
 
 def _warm_start(config: RunConfig, run_dir: Path, splits: Splits, reporter: Reporter) -> Path | str:

@@ -115,6 +115,7 @@ def initialise(
             d_ff=config.d_ff,
             num_layers=config.num_layers,
             num_heads=config.num_heads,
+            dropout=config.dropout,
             seed=seed,
         )
         model.save(folder / "model")

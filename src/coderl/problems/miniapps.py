@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -39,8 +40,10 @@ DIFFICULTIES = ("introductory", "interview", "competition")
 FN_NAMES = ("solve", "answer", "compute")
 DEFAULTS = (-1, 0, "NONE")
 MAX_SOLUTION_LINES = 10
+MAX_EQUAL_ANSWERS = 0.7
+"""The share of hidden tests with one answer beyond which a problem is too easily guessed."""
 MAX_DRAWS_PER_PROBLEM = 4000
-DRAWS_PER_DEPTH = 200
+DRAWS_PER_DEPTH = 20
 """How long one depth is tried before another is drawn: short pipelines run out where thousands are asked for."""
 
 
@@ -57,9 +60,9 @@ class MiniAppsConfig(BaseModel):
     """Training problems with tests only, after the solved ones."""
     num_validation: int = Field(default=100, ge=0)
     num_test: int = Field(default=200, ge=0)
-    difficulty_weights: tuple[float, float, float] = (0.4, 0.35, 0.25)
+    difficulty_weights: tuple[float, float, float] = (0.4, 0.4, 0.2)
     """Shares of introductory, interview and competition problems among unsolved, validation and test problems."""
-    solved_difficulty_weights: tuple[float, float, float] = (0.45, 0.35, 0.2)
+    solved_difficulty_weights: tuple[float, float, float] = (0.5, 0.35, 0.15)
     """The same among solved problems."""
     text_share: float = Field(default=0.25, ge=0, le=1)
     """Problems about a text instead of integers."""
@@ -67,7 +70,7 @@ class MiniAppsConfig(BaseModel):
     """Problems that ask for a function instead of a program."""
     k_share: float = Field(default=0.25, ge=0, le=1)
     """Problems, of those with constants, in which one constant is read from the input."""
-    held_out_share: float = Field(default=0.3, gt=0, lt=1)
+    held_out_share: float = Field(default=0.24, gt=0, lt=1)
     """Operation sequences that training never sees; a third of them are for validation, the others for test."""
     num_hidden_tests: int = Field(default=10, ge=8)
     """At least so many a problem; a few more where near misses of the right program would pass."""
@@ -132,7 +135,7 @@ def _stream(
     taken: set[Any],
     wanted: set[str] | None = None,
 ) -> Iterator[tuple[Pipeline, Tests]]:
-    """Endless different pipelines of a split with the inputs of their hidden tests; `taken` grows."""
+    """Endless different pipelines of a split with the inputs of their hidden tests; `taken` grows by what was tried."""
     depth = 1
     while True:
         for attempt in range(MAX_DRAWS_PER_PROBLEM):
@@ -144,13 +147,11 @@ def _stream(
             if wanted is not None and not wanted & set(pipeline.composition):
                 continue
             inputs = _test_inputs(pipeline, config.num_hidden_tests, rng)
+            taken.add(pipeline.identity)
             if inputs is not None:
                 break
         else:
-            raise InputError(
-                f"MiniAPPS has no {len(taken) + 1} different problems of these kinds for {split}: ask for fewer"
-            )
-        taken.add(pipeline.identity)
+            raise InputError(f"MiniAPPS has too few different problems of these kinds for {split}: ask for fewer")
         yield pipeline, inputs
 
 
@@ -183,14 +184,18 @@ def _draw(config: MiniAppsConfig, depth: int, rng: Random) -> Pipeline:
 
 def _test_inputs(pipeline: Pipeline, num_tests: int, rng: Random) -> Tests | None:
     """Inputs that tell the pipeline from its near misses; None where an operation changes nothing or answers repeat."""
-    pool = list(_pool(pipeline, rng))
+    stream = _pool(pipeline, rng)
+    pool = list(islice(stream, num_tests))
     answers = [answer(pipeline, given) for given in pool]
-    if Counter(map(str, answers[:num_tests])).most_common(1)[0][1] > 0.6 * num_tests:
+    if Counter(map(str, answers)).most_common(1)[0][1] > MAX_EQUAL_ANSWERS * num_tests:
         return None
     chosen = list(range(num_tests))
-    for other in without_a_step(pipeline):
-        if not _tell_apart(other, pool, answers, chosen):
-            return None
+    pool += islice(stream, 8)
+    answers += [answer(pipeline, given) for given in pool[num_tests:]]
+    if not all(_tell_apart(other, pool, answers, chosen) for other in without_a_step(pipeline)):
+        return None
+    pool += stream
+    answers += [answer(pipeline, given) for given in pool[len(answers) :]]
     for other in near_misses(pipeline, rng):
         _tell_apart(other, pool, answers, chosen)
     return [pool[i] for i in chosen]
@@ -207,13 +212,14 @@ def _tell_apart(other: Pipeline, pool: Tests, answers: list[Any], chosen: list[i
 
 
 def _pool(pipeline: Pipeline, rng: Random) -> Iterator[Given]:
-    """Different inputs: edge cases first, among ordinary ones, then many ordinary ones."""
+    """Different inputs: edge cases first, then ordinary ones."""
     seen = set()
-    values = [*_edges(pipeline.source, rng), *(_ordinary(pipeline.source, rng) for _ in range(24))]
-    for value in values:
+    ordinary = (_ordinary(pipeline.source, rng) for _ in range(24))
+    for value in chain(_edges(pipeline.source, rng), ordinary):
         given = Given(value, _any_k(pipeline, rng))
-        if repr(given) not in seen:
-            seen.add(repr(given))
+        key = (str(value), given.k)
+        if key not in seen:
+            seen.add(key)
             yield given
 
 
@@ -243,8 +249,8 @@ def _edges(source: Source, rng: Random) -> list[Any]:
 
 def _ordinary(source: Source, rng: Random) -> Any:
     if source.argument == "a":
-        low, high = rng.choice(((-9, 12), (0, 12), (-5, 5), (-20, 40)))
-        return [rng.randint(low, high) for _ in range(rng.randint(2, 9))]
+        low, high = rng.choice(((-9, 12), (0, 9), (-5, 5), (0, 6), (-20, 30)))
+        return rng.choices(range(low, high + 1), k=rng.randint(2, 9))
     if source.argument == "s":
         return _letters(rng, rng.randint(2, 9))
     low, high = {"digits": (10, 9999999), "range": (3, 20)}[source.name]
@@ -252,10 +258,10 @@ def _ordinary(source: Source, rng: Random) -> Any:
 
 
 def _letters(rng: Random, length: int) -> str:
-    half = [rng.choice("abcdeabcdeghinoABCDEO123") for _ in range((length + 1) // 2)]
-    if rng.random() < 0.25:
-        return "".join(half + half[: length // 2][::-1])
-    return "".join(half + [rng.choice("abcdeabcdeghinoABCDEO123") for _ in range(length // 2)])
+    letters = rng.choices("aaabbbccceoxABCE123", k=length)
+    if rng.random() < 0.25:  # a palindrome
+        letters[(length + 1) // 2 :] = letters[: length // 2][::-1]
+    return "".join(letters)
 
 
 def _examples(pipeline: Pipeline, inputs: Tests, rng: Random) -> tuple[UnitTest, ...]:

@@ -26,7 +26,7 @@ class Operation:
 
     name: str
     phrases: tuple[str, ...]
-    """Imperatives without a full stop."""
+    """Imperatives without a full stop; the first is the usual one."""
     code: tuple[str, str, str]
     """Statements that rebind the domain's variable, one text a style, in the order of `STYLES`."""
     apply: Callable[[Values, Any], Values]
@@ -42,7 +42,7 @@ class Reduction:
 
     name: str
     phrases: tuple[str, ...]
-    """What follows `print` or `return`."""
+    """What follows `print` or `return`; the first is the usual one."""
     code: tuple[str, str, str]
     """An expression a style."""
     apply: Callable[[Values, Any], Any]
@@ -302,7 +302,7 @@ INT_REDUCTIONS = (
         ("YES if {k} is there, else NO",),
         _same('"YES" if {k} in a else "NO"'),
         lambda a, k: _yes(any(x == k for x in a)),
-        (1, 3, 5),
+        (0, 1, 2, 3),
     ),
 )
 

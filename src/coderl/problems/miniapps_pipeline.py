@@ -12,6 +12,8 @@ from coderl.problems.miniapps_grammar import STYLES, Constant, Domain, Operation
 from coderl.types import CallTest, StdinTest, UnitTest
 
 INDENT = "    "
+USUAL_SHARE = 0.6
+"""How often the usual phrase is taken without a choice: a tiny model learns rare ones slowly."""
 ORDINALS = ("first", "second", "third", "fourth")
 
 
@@ -163,8 +165,8 @@ def _input_words(pipeline: Pipeline) -> str:
 def statement(pipeline: Pipeline, rng: Random) -> str:
     """The task in a few sentences, in one of several phrasings."""
     say = "return" if pipeline.fn_name else "print"
-    phrases = [rng.choice(step.part.phrases).format(k=step.word) for step in pipeline.steps]
-    end = say + " " + rng.choice(pipeline.end.phrases).format(k=pipeline.reduction.word)
+    phrases = [_phrase(step.part, rng).format(k=step.word) for step in pipeline.steps]
+    end = say + " " + _phrase(pipeline.end, rng).format(k=pipeline.reduction.word)
     source = pipeline.source.phrase
     numbered = [f"{ordinal} {phrase}" for ordinal, phrase in zip(ORDINALS, phrases, strict=False)]
     if rng.random() < 0.5:
@@ -175,6 +177,10 @@ def statement(pipeline: Pipeline, rng: Random) -> str:
         return text
     missing = "there is none" if pipeline.end.is_fallible else "nothing is left"
     return f"{text} If {missing}, {say} {pipeline.default}."
+
+
+def _phrase(part: Operation | Reduction, rng: Random) -> str:
+    return part.phrases[0] if rng.random() < USUAL_SHARE else rng.choice(part.phrases)
 
 
 def description(pipeline: Pipeline, examples: tuple[UnitTest, ...], rng: Random) -> str:
