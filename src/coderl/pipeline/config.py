@@ -91,6 +91,8 @@ class RoundsConfig(Config):
     num_rounds: Count = 1
     problems_per_round: Count | None = None
     """Problems sampled in a round, the next ones in a shuffled order; None for all."""
+    num_replayed: Annotated[int, Field(ge=0)] = 0
+    """Earlier rounds whose samples, with the returns they had then, are trained on again in each round."""
     sample: SampleConfig = SampleConfig()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -393,4 +394,19 @@ def _group_examples(
         else:
             rho = returns.spread_return(kept, len(program.tokens), outcome, spread=config.spread)
         examples.append(ActorExample(prompt, program.tokens, rho))
-    return examples
+    return merge_copies(examples)
+
+
+def merge_copies(samples: Sequence[ActorExample]) -> list[ActorExample]:
+    """Return the samples of one problem with the same tokens as one that carries their returns' sum.
+
+    The gradient of -sum_t rho_t log p(w_t) is the same, at the cost of one.
+    """
+    merged: dict[tuple[int, ...], ActorExample] = {}
+    for sample in samples:
+        other = merged.get(sample.program)
+        if other is not None:
+            summed = tuple(a + b for a, b in zip(sample.token_returns, other.token_returns, strict=True))
+            sample = replace(sample, token_returns=summed)
+        merged[sample.program] = sample
+    return list(merged.values())

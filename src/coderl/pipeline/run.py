@@ -170,6 +170,7 @@ def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, 
     order = list(splits.tested)
     random.Random(config.seed).shuffle(order)
     size = min(config.rounds.problems_per_round or len(order), len(order))
+    replay: list[tuple[tuple[Path, Path, Path | None], list[LabelledProblem]]] = []
     for index in range(config.rounds.num_rounds):
         folder = run_dir / f"round-{index:02d}"
         chosen = [order[(index * size + i) % len(order)] for i in range(size)]
@@ -184,9 +185,11 @@ def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, 
             critic, scores = folder / "critic" / "model", folder / "score"
             learning.score(scores, critic=critic, programs=pool[0], verdicts=pool[1], problems=bare(chosen),
                            prompt=config.prompt, reporter=reporter)  # fmt: skip
-        learning.train_actor(folder / "actor", actor=actor, pools=[(*pool, scores)], problems=bare(chosen),
-                             solved=splits.solved, config=config.actor_training, returns_config=config.returns,
-                             prompt=config.prompt, reporter=reporter)  # fmt: skip
+        replay = [*replay, ((*pool, scores), chosen)][-1 - config.rounds.num_replayed :]
+        seen = {p.problem.problem_id: p.problem for _, problems in replay for p in problems}
+        learning.train_actor(folder / "actor", actor=actor, pools=[pool for pool, _ in replay],
+                             problems=list(seen.values()), solved=splits.solved, config=config.actor_training,
+                             returns_config=config.returns, prompt=config.prompt, reporter=reporter)  # fmt: skip
         actor = folder / "actor" / "model"
     return actor
 
