@@ -120,9 +120,9 @@ def test_atomic_dir_replaces_whole_or_not_at_all(tmp_path: Path):
     target = tmp_path / "model"
     with records.atomic_dir(target) as folder:
         (folder / "w").write_text("old")
-    with pytest.raises(RuntimeError), records.atomic_dir(target) as folder:
-        (folder / "w").write_text("new")
-        raise RuntimeError
+    with pytest.raises(FileExistsError), records.atomic_dir(target) as folder:
+        (folder / "w").mkdir()
+        (folder / "w").mkdir()
     assert (target / "w").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 

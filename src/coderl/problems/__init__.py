@@ -200,18 +200,18 @@ def _generated(source: str, split: str | None) -> Iterator[LabelledProblem]:
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    splits = _generate_once(config)
+    splits = _generate_once(config.model_dump_json())
     names = splits if split is None else [_known(split, splits, "split", f"{source}: ")]
     for name in names:
         yield from splits[name]
 
 
 @functools.lru_cache(maxsize=1)
-def _generate_once(config: Any) -> dict[str, list[LabelledProblem]]:
+def _generate_once(config_json: str) -> dict[str, list[LabelledProblem]]:
     """A run loads three splits of the same benchmark."""
     from coderl.problems import miniapps
 
-    return miniapps.generate(config)
+    return miniapps.generate(miniapps.MiniAppsConfig.model_validate_json(config_json))
 
 
 def _from_hub(source: str, format: str | None, split: str | None, options: _Options) -> Iterator[LabelledProblem]:
