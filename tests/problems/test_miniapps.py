@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coderl.problems import miniapps
+from coderl.problems import example_tests, miniapps
 from coderl.problems.miniapps import MiniAppsConfig
 from coderl.problems.miniapps_grammar import DOMAINS, LISTS, TEXT, Operation, Reduction
 from coderl.problems.miniapps_pipeline import Given, Pipeline, Step, answer, near_misses, program, without_a_step
@@ -146,6 +146,13 @@ def test_solutions_pass_example_and_hidden_tests(problems: dict[str, list[Labell
             assert all(passes(code, test, labelled.problem.fn_name) for test in tests)
 
 
+def test_extractor_recovers_the_example_tests(problems: dict[str, list[LabelledProblem]]) -> None:
+    """The tests read out of a statement are those the generator put into it, both for programs and for functions."""
+    for labelled in (p for split in problems.values() for p in split):
+        found = example_tests.extract(labelled.problem.description, fn_name=labelled.problem.fn_name)
+        assert found == labelled.problem.example_tests
+
+
 def test_hidden_tests_tell_near_misses_from_solutions(drawn: list[tuple[Pipeline, list[Given]]]) -> None:
     """Of wrong pipelines (a step omitted, swapped, replaced or off by one) under 2% pass all hidden tests."""
     rng, wrong, passed = Random(1), 0, 0
@@ -197,10 +204,10 @@ def test_counts_order_and_difficulty(problems: dict[str, list[LabelledProblem]])
     assert {p.problem.difficulty for p in problems["test"]} == {"introductory", "interview", "competition"}
 
 
-def test_test_split_does_not_depend_on_the_size_of_training() -> None:
+def test_test_split_does_not_depend_on_the_size_of_training(problems: dict[str, list[LabelledProblem]]) -> None:
     """More training problems leave the test problems as they are, so that figures stay comparable."""
     other = miniapps.generate(SMALL.model_copy(update={"num_solved": 20, "num_unsolved": 5}))
-    assert other["test"] == miniapps.generate(SMALL)["test"]
+    assert other["test"] == problems["test"]
 
 
 def test_same_problems_in_another_process() -> None:

@@ -12,7 +12,7 @@ from coderl.problems.miniapps_grammar import STYLES, Constant, Domain, Operation
 from coderl.types import CallTest, StdinTest, UnitTest
 
 INDENT = "    "
-USUAL_SHARE = 0.75
+USUAL_SHARE = 0.6
 """How often the usual phrase is taken without a choice: a tiny model learns rare ones slowly."""
 ORDINALS = ("first", "second", "third", "fourth")
 
