@@ -192,9 +192,11 @@ class Stage:
             shutil.rmtree(hidden, ignore_errors=True)
 
     def discard_if_empty(self) -> None:
-        """Remove the folder if nothing but the note of the start is in it: a request that could not be met."""
+        """Remove the folder (and an empty one around it) if only the note of the start is in it: nothing could be done."""
         if [p.name for p in self.path.iterdir()] == [STARTED]:
             shutil.rmtree(self.path)
+            if not any(self.path.parent.iterdir()):
+                self.path.parent.rmdir()
 
     @property
     def facts(self) -> dict[str, Any]:

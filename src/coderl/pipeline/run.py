@@ -21,6 +21,9 @@ from coderl.pipeline.summary import write_report
 from coderl.problems import jsonl
 from coderl.types import InputError, LabelledProblem, Problem
 
+RECIPE = "recipe.json"
+"""The resolved configuration of a run; one that is refused does not replace it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Splits:
@@ -101,8 +104,9 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
     """
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    records.write_json(run_dir / "recipe.json", config.model_dump(mode="json"))
     splits = _problems(config, run_dir / "problems", reporter)
+    if not (run_dir / RECIPE).exists():
+        records.write_json(run_dir / RECIPE, config.model_dump(mode="json"))
     reporter.say(
         f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with tests),"
         f" {len(splits.validation)} validation, {len(splits.test)} test"
@@ -114,6 +118,7 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
             _evaluate(config, run_dir / "evaluate" / name, splits, model, reporter)
         if config.critic_sampling:
             _critic_sampling(config, run_dir, splits, warm, actor, reporter)
+    records.write_json(run_dir / RECIPE, config.model_dump(mode="json"))
     return write_report(run_dir, config, splits.test, config.rounds.num_rounds, reporter)
 
 
