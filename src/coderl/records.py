@@ -192,7 +192,7 @@ class Stage:
             shutil.rmtree(hidden, ignore_errors=True)
 
     def discard_if_empty(self) -> None:
-        """Remove the folder (and an empty one around it) if only the note of the start is in it: nothing could be done."""
+        """Remove the folder, and an empty one around it, if it holds only the note of the start."""
         if [p.name for p in self.path.iterdir()] == [STARTED]:
             shutil.rmtree(self.path)
             if not any(self.path.parent.iterdir()):
