@@ -149,3 +149,8 @@ def test_json_of_endless_nesting_is_one_line(tmp_path: Path):
     path.write_text("[" * 100_000)
     with pytest.raises(InputError, match="not valid JSON"):
         records.read_json(path)
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path: Path):
+    records.append_jsonl(tmp_path / "m.jsonl", {"auroc": float("nan"), "outcome": Outcome.FAILED_TEST})
+    assert (tmp_path / "m.jsonl").read_text() == '{"auroc": null, "outcome": "failed_test"}\n'

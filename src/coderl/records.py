@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -96,7 +97,7 @@ def read_json(path: Path) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses, enums, mappings and tuples as JSON values."""
+    """Return dataclasses, enums, mappings and tuples as JSON values; what is not a finite number as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
@@ -105,6 +106,8 @@ def plain(value: Any) -> Any:
         return {plain(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 
@@ -353,7 +356,7 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON line (training metrics; a torn last line is ignored by `read_jsonl`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, default=float) + "\n")
+        file.write(json.dumps(plain(record), default=float) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

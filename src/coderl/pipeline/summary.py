@@ -83,7 +83,7 @@ def write_report(
     """Write `summary.json` and `report.html` of a run from its stages; return the report's path."""
     rows, scores = _headline(run_dir, config, problems)
     summary = {**_summary(run_dir, config, problems, scores), **_costs(run_dir)}
-    records.write_json(run_dir / "summary.json", summary)
+    records.write_json(run_dir / "summary.json", records.plain(summary))
     data = ReportData(
         title=f"coderl: {config.name}",
         abstract=_abstract(config, problems),
@@ -248,7 +248,7 @@ def _curves(run_dir: Path) -> list[CurveGroup]:
         stage = name.split("/", 1)[1] if name.startswith("round-") else name
         lines = records.read_jsonl(path)
         for line in lines:
-            for curve in CURVES.keys() & line.keys():
+            for curve in (name for name in CURVES if line.get(name) is not None):
                 point = (float(offsets[stage] + line["step"]), float(line[curve]))
                 groups.setdefault(stage, {}).setdefault(curve, []).append(point)
         offsets[stage] += int(lines[-1]["step"]) if lines else 0
