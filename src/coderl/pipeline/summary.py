@@ -161,7 +161,7 @@ def _summary(
         found = scores["actor_critic_cs"].scores
         summary["actor_critic_cs"] = {_key(metric): values["all"].mean for metric, values in found.items()}
     summary["critic"] = {
-        k: v for k, v in _last_facts(run_dir, "critic").items() if k.startswith(("auroc", "accuracy", "majority"))
+        k: v for k, v in _last_facts(run_dir, "/critic").items() if k.startswith(("auroc", "accuracy", "majority"))
     }
     return summary
 
