@@ -164,6 +164,42 @@ def test_a_run_killed_at_any_stage_ends_with_the_same_tables(finished: Path, rec
             assert records.hash_path(path) == records.hash_path(run_dir / path.relative_to(finished)), path
 
 
+def test_the_control_beside_a_run_ends_when_the_run_is_killed(finished: Path, tmp_path: Path):
+    """The control runs in a process of its own; killed with it alive, the run leaves no process that writes."""
+    run_dir = tmp_path / "beside"
+    shutil.copytree(finished, run_dir)
+    for stage in ("ce-control", "evaluate"):
+        shutil.rmtree(run_dir / stage)
+    recipe = tmp_path / "beside.toml"
+    recipe.write_text(RECIPE + "control_beside = true\n")
+    command = [sys.executable, "-m", "coderl", "run", str(recipe), "--run-dir", str(run_dir), "--quiet"]
+    environment = {**os.environ, "CODERL_TEST": str(run_dir)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (run_dir / "ce-control").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    for _ in range(600):
+        if not processes_about(run_dir):
+            break
+        time.sleep(0.05)
+    assert not processes_about(run_dir)
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def processes_about(run_dir: Path) -> list[str]:
+    """Return the processes that were started for a run: its own and those it started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"CODERL_TEST={run_dir}".encode() in environment:
+            found.append(entry.name)
+    return found
+
+
 def test_a_stage_whose_part_is_lost_draws_that_part_again_alike(finished: Path, recipe: Path, tmp_path: Path):
     folder = tmp_path / "sample"
     shutil.copytree(finished / "round-00" / "sample", folder)

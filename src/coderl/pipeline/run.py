@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -130,12 +133,24 @@ def _control_beside(config: RunConfig, run_dir: Path, warm: Path | str, reporter
     elif config.evaluation.control_beside:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            control = process.submit(_control, config, run_dir, warm, reporter.console.quiet)
+            control = process.submit(_control_process, os.getpid(), config, run_dir, warm, reporter.console.quiet)
             yield
             control.result()
     else:
         yield
         _control(config, run_dir, warm, reporter.console.quiet)
+
+
+def _control_process(parent: int, config: RunConfig, run_dir: Path, warm: Path | str, quiet: bool) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _control(config, run_dir, warm, quiet)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has gone: a run that was killed must not go on writing."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def _control(config: RunConfig, run_dir: Path, warm: Path | str, quiet: bool) -> None:
