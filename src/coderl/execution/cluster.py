@@ -92,7 +92,7 @@ class ClusterExecutor:
 
     def __enter__(self) -> ClusterExecutor:
         try:
-            import ray
+            import ray  # type: ignore[import-not-found]
         except ImportError:
             raise InputError("the ray backend needs Ray: pip install 'coderl[ray]'") from None
         self._ray = ray
@@ -196,7 +196,7 @@ class ClusterExecutor:
             self._pools[node] = pool
 
     def _start_pool(self, node: str, num_processors: int) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # type: ignore[import-not-found]
 
         actor = self._ray.remote(_NodePool).options(
             num_cpus=0,  # it uses the node's processors whether or not Ray counts them
