@@ -82,7 +82,8 @@ def write_report(
 ) -> Path:
     """Write `summary.json` and `report.html` of a run from its stages; return the report's path."""
     rows, scores = _headline(run_dir, config, problems)
-    summary = {**_summary(run_dir, config, problems, scores), **_costs(run_dir, is_beside=config.evaluation.control_beside)}
+    costs = _costs(run_dir, is_beside=config.evaluation.control_beside)
+    summary = {**_summary(run_dir, config, problems, scores), **costs}
     records.write_json(run_dir / "summary.json", records.plain(summary))
     data = ReportData(
         title=f"coderl: {config.name}",
