@@ -205,3 +205,16 @@ def test_leaving_early_is_safe() -> None:
         results = executor.run(Job(f"print({i})", ECHO) for i in range(50))
         next(results)
     assert not executor._threads
+
+
+def test_jobs_that_come_after_the_executor_was_closed_are_faults_and_do_not_hang() -> None:
+    """Another thread may still be asking when the executor ends; every job it gives then is answered."""
+    executor = Executor(ExecutionConfig(num_workers=1)).__enter__()
+    tests = (StdinTest("", "1\n"),)
+    results = executor.run(Job(f"print(1) # {n}", tests) for n in range(60))
+    first = next(results)
+    executor.__exit__(None, None, None)
+    rest = list(results)
+    assert isinstance(first, ExecutionResult)
+    assert len(rest) == 59
+    assert isinstance(rest[-1], SandboxError)

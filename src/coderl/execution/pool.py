@@ -55,8 +55,11 @@ class Executor:
         self._gate = Gate()
         self._tickets: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._closing = threading.Lock()
+        self._is_closed = False
 
     def __enter__(self) -> Executor:
+        self._is_closed = False
         self._plan, zygote = negotiate(self.config)
         self.isolation = self._plan.level
         try:
@@ -72,11 +75,13 @@ class Executor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(queue.Empty):
-            while ticket := self._tickets.get_nowait():
-                ticket.settle(SandboxError("the executor was closed before this job's turn came"))
-        for _thread in self._threads:
-            self._tickets.put(None)
+        with self._closing:  # a ticket that came after the last `None` would wait for ever
+            self._is_closed = True
+            with contextlib.suppress(queue.Empty):
+                while ticket := self._tickets.get_nowait():
+                    ticket.settle(SandboxError(_CLOSED))
+            for _thread in self._threads:
+                self._tickets.put(None)
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -108,7 +113,11 @@ class Executor:
         key = (job.code, id(job.tests), job.fn_name, job.checker)
         if key not in recent:
             recent[key] = _Ticket(job)
-            self._tickets.put(recent[key])
+            with self._closing:
+                if self._is_closed:
+                    recent[key].settle(SandboxError(_CLOSED))
+                else:
+                    self._tickets.put(recent[key])
             if len(recent) > _MAX_REMEMBERED:
                 recent.popitem(last=False)
         return recent[key]
@@ -133,6 +142,9 @@ class Executor:
                 _discard(zygotes, flavour)
         for flavour in list(zygotes):
             _discard(zygotes, flavour)
+
+
+_CLOSED = "the executor was closed before this job's turn came"
 
 
 def _as_fault(problem: Exception) -> SandboxError:
