@@ -65,7 +65,7 @@ def cpu_s() -> float:
 
 def ours(samples: list[Sample], executor: Executor, *, one_by_one: bool) -> Pass:
     """Return our executor as a pass; one by one to measure latency, else streamed."""
-    jobs = [Job(s.code, _tests(s), s.fn_name) for s in samples]
+    jobs = [Job(s.code, tests_of(s), s.fn_name) for s in samples]
 
     def run(indices: list[int]) -> tuple[list[str], list[float]]:
         outcomes, seconds = [], []
@@ -80,7 +80,8 @@ def ours(samples: list[Sample], executor: Executor, *, one_by_one: bool) -> Pass
     return run
 
 
-def _tests(sample: Sample) -> tuple[StdinTest | CallTest, ...]:
+def tests_of(sample: Sample) -> tuple[StdinTest | CallTest, ...]:
+    """Return the tests of a program of the corpus."""
     pairs = zip(sample.inputs, sample.outputs, strict=True)
     if sample.fn_name:
         return tuple(CallTest(tuple(given), wanted) for given, wanted in pairs)

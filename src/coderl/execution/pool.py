@@ -12,7 +12,7 @@ from types import TracebackType
 from coderl.execution import assertions
 from coderl.execution.config import ExecutionConfig, Isolation, Job, Limits
 from coderl.execution.gate import Gate
-from coderl.execution.probes import check_containment
+from coderl.execution.probes import ways_out
 from coderl.execution.sandbox import Plan, ZygoteProcess, flavour_of, negotiate, start
 from coderl.execution.worker import Worker
 from coderl.types import AssertTest, ExecutionResult, InputError, SandboxError, StdinTest, UnitTest
@@ -60,12 +60,13 @@ class Executor:
 
     def __enter__(self) -> Executor:
         self._is_closed = False
-        self._plan, zygote = negotiate(self.config)
-        self.isolation = self._plan.level
         try:
-            check_containment(self.config, zygote)
-        finally:
-            zygote.close()
+            self._plan, escapes = _reach(self.config)
+        except SandboxError:  # as any fault, tried once more; what cannot be had says so again
+            self._plan, escapes = _reach(self.config)
+        if escapes:
+            raise SandboxError(f"the sandbox does not hold: a program could {', '.join(escapes)}")
+        self.isolation = self._plan.level
         for index in range(self.config.num_workers):
             thread = threading.Thread(target=self._work, name=f"coderl-execution-{index}", daemon=True)
             thread.start()
@@ -142,6 +143,15 @@ class Executor:
                 _discard(zygotes, flavour)
         for flavour in list(zygotes):
             _discard(zygotes, flavour)
+
+
+def _reach(config: ExecutionConfig) -> tuple[Plan, list[str]]:
+    """The best plan that works here, and what a program in a sandbox made by it could do all the same."""
+    plan, zygote = negotiate(config)
+    try:
+        return plan, ways_out(config, zygote)
+    finally:
+        zygote.close()
 
 
 _CLOSED = "the executor was closed before this job's turn came"
