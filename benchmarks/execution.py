@@ -193,8 +193,15 @@ def _headline(table: dict[str, dict]) -> dict[str, float]:
 
 def show(report: dict) -> None:
     """Print the table and the figures."""
-    columns = [f"{what}_{kind}" for kind in KINDS for what in ("cpu_ms", "programs_per_s", "p50_ms", "p99_ms")]
-    table = Table("executor", *(c.replace("_", " ") for c in columns), "wrong", title="48 programs of 5 tests")
+    columns = {
+        "cpu_ms_stdin": "CPU ms, stdin",
+        "cpu_ms_call": "CPU ms, call",
+        "programs_per_s_stdin": "per s, stdin",
+        "programs_per_s_call": "per s, call",
+        "p50_ms_stdin": "p50 ms, stdin",
+        "p99_ms_stdin": "p99 ms, stdin",
+    }
+    table = Table("executor", *columns.values(), "wrong", title="48 programs of 5 tests", title_justify="left")
     for name, row in report["executors"].items():
         cells = ["-" if row[c] is None else f"{row[c]:.2f}" for c in columns]
         table.add_row(name, *cells, str(row["wrong"]))

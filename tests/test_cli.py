@@ -198,7 +198,7 @@ def test_programs_run_on_a_service_get_the_same_verdicts(
 ):
     with Service(ExecutionConfig(num_workers=1), token="secret") as service:
         monkeypatch.setenv("CODERL_EXECUTION_TOKEN", "secret")
-        main(["execute", "--samples", str(samples), "--problems", str(tmp_path / "apps"), "--out", str(tmp_path / "out"),
-              "--backend", "http", "--address", service.url])  # fmt: skip
+        where = ["--problems", str(tmp_path / "apps"), "--out", str(tmp_path / "out")]
+        main(["execute", "--samples", str(samples), *where, "--backend", "http", "--address", service.url])
     wanted = ["PASSED_TEST", "FAILED_TEST", "FAILED_TEST", "COMPILE_ERROR"]
     assert outcomes_in(tmp_path / "out" / "results.jsonl") == wanted
