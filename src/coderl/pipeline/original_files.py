@@ -1,0 +1,527 @@
+"""The files of the original's scripts, read into the folders of our stages and written from them.
+
+Source: salesforce/CodeRL, `generate.py`, `test_one_solution.py` and `datasets/apps_dataset.py`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coderl import prompts, records
+from coderl.pipeline import plain_pickle
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.plain_pickle import Raised
+from coderl.pipeline.stages import hash_problems, run_stage
+from coderl.pipeline.tables import Key, Score, Verdict, key, programs_of, scores_of, verdicts_of
+from coderl.problems import apps, jsonl
+from coderl.problems.json_files import parse_json, read_text, text_field, write_json
+from coderl.types import CallTest, InputError, LabelledProblem, Outcome, Problem, Program, ProgramKind, StdinTest
+
+Encode = Callable[[str], Sequence[int]]
+
+GENERATED = "gen_solutions.json"
+BASELINE = "baseline_solutions.json"
+EXAMPLES = "example_input_output.json"
+SCORES = "gen_solutions_critic_scores.pkl"
+NUM_POSITIONS = 512
+"""The original pads every program to so many tokens, with -100."""
+NUM_PROMPT_TOKENS = 600
+"""And every prompt to so many, with the end of sequence."""
+RESULTS = {-2: Outcome.COMPILE_ERROR, -1: Outcome.RUNTIME_ERROR, False: Outcome.FAILED_TEST, True: Outcome.PASSED_TEST}
+"""What the original's unit test runner writes of a test and of a program."""
+_CODES = {outcome: code for code, outcome in RESULTS.items()}
+_WORDS = {Outcome.FAILED_TEST: "failed unit tests", Outcome.PASSED_TEST: "passed unit tests"}
+_SUBTYPES = {"timeoutexception": "timeout", "memoryerror": "memory_limit"}
+_CHUNK = 256
+"""Problems a part of a table."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the original's files hold of one problem."""
+
+    labelled: LabelledProblem
+    programs: tuple[Program, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    scores: tuple[Score, ...] = ()
+    has_examples: bool = False
+    """True where the example tests are those of the problem's `example_input_output.json`."""
+
+
+# ---------------------------------------------------------------------------------------------------------- import
+
+
+def import_files(
+    out: Path, *, source: Path, problems: Sequence[LabelledProblem], encode: Encode | None = None, reporter: Reporter
+) -> None:
+    """Write what the original left in `source` as a stage: OUT/programs and, as far as there are, verdicts and scores.
+
+    `source` is an `outputs` folder (`codes/ID.json`, `test_results/ID.pkl`) or a folder of problem folders
+    (`gen_solutions.json`, `baseline_solutions.json`, `gen_solutions_critic_scores.pkl`, `example_input_output.json`;
+    the example tests go to OUT/problems.jsonl). A program without test results gets no verdict: it was not tested.
+
+    Args:
+        out: The stage's folder; other stages take it as `--programs`, `--verdicts` and `--scores`.
+        source: Where the files are.
+        problems: The problems of the files; the number that ends an id names it in a file.
+        encode: The tokens of a program that no critic score file lists, for training; none are kept without it.
+        reporter: Where progress is shown.
+
+    Raises:
+        InputError: there is no such file, one is malformed, hostile or of other programs than its neighbours, or a
+            path leaves `source`.
+    """
+    by_number = _by_number(problems)
+    files = sorted(_files_of(source))
+    inputs = {"source": records.hash_value({str(f.relative_to(source)): records.hash_path(f) for f in files}),
+              "problems": hash_problems(problems)}  # fmt: skip
+
+    def work(folder: Path) -> dict[str, Any]:
+        tables = {name: records.PartedTable(folder / name, row_type)
+                  for name, row_type in (("programs", Program), ("verdicts", Verdict), ("scores", Score))}  # fmt: skip
+        counts = dict.fromkeys((*tables, "problems"), 0)
+        examples: list[LabelledProblem] = []
+        stream = reporter.track(_read(source, by_number), "reading", unit="problems")
+        for index, group in enumerate(_grouped(stream)):
+            for name, table in tables.items():
+                rows = [row for found in group for row in getattr(found, name)]
+                if name == "programs" and encode is not None:
+                    rows = [p if p.tokens else replace(p, tokens=tuple(encode(p.code))) for p in rows]
+                if rows:
+                    counts[name] += table.write(index, rows)
+            counts["problems"] += len(group)
+            examples += [found.labelled for found in group if found.has_examples]
+        if not counts["programs"]:
+            raise InputError(f"{source}: no programs in it")
+        if examples:
+            jsonl.write(folder / "problems.jsonl", examples)
+        return {f"num_{name}": number for name, number in counts.items()} | {"num_with_examples": len(examples)}
+
+    run_stage(out, reporter, config={"tokens": encode is not None}, inputs=inputs, work=work)
+
+
+def _grouped(stream: Iterable[Found]) -> Iterator[list[Found]]:
+    group: list[Found] = []
+    for found in stream:
+        group.append(found)
+        if len(group) == _CHUNK:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def encoder(tokenizer: Path, max_tokens: int) -> Encode:
+    """Return what makes tokens of a text as the original does: `<s> ... </s>`, the end cut off.
+
+    Raises:
+        InputError: the folder holds no tokenizer.
+    """
+    from coderl.lm import load_tokenizer
+
+    loaded = load_tokenizer(tokenizer)
+    return lambda text: loaded.encode(text, verbose=False, split_special_tokens=True)[:max_tokens]
+
+
+def number_of(problem_id: str) -> int:
+    """Return the number by which the original names a problem: the one that ends its id (`train-0042`: 42).
+
+    Raises:
+        InputError: the id ends with none.
+    """
+    digits = re.search(r"[0-9]{1,9}$", problem_id)
+    if digits is None:
+        raise InputError(f"problem {problem_id!r}: the original's files number problems, and this id ends with none")
+    return int(digits[0])
+
+
+def _by_number(problems: Sequence[LabelledProblem]) -> dict[int, LabelledProblem]:
+    found: dict[int, LabelledProblem] = {}
+    for labelled in problems:
+        number = number_of(labelled.problem.problem_id)
+        if number in found:
+            raise InputError(f"problems {found[number].problem.problem_id!r} and {labelled.problem.problem_id!r} have "
+                             "one number; name one split")  # fmt: skip
+        found[number] = labelled
+    return found
+
+
+def _files_of(source: Path) -> list[Path]:
+    """Return the original's files under a folder, none of them outside it."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder")
+    patterns = ("codes/*.json", "test_results/*.pkl", *(f"*/{n}" for n in (GENERATED, BASELINE, EXAMPLES, SCORES)))
+    names = (GENERATED, BASELINE, EXAMPLES, SCORES)
+    files = [f for pattern in patterns for f in source.glob(pattern)] + [source / n for n in names]
+    files = [f for f in files if f.is_file()]
+    for file in files:
+        if not file.resolve().is_relative_to(source.resolve()):
+            raise InputError(f"{file}: leads out of {source}")
+    if not files:
+        raise InputError(f"{source}: expected codes/ID.json or problem folders with {GENERATED}, found neither")
+    return files
+
+
+def _read(source: Path, by_number: dict[int, LabelledProblem]) -> Iterator[Found]:
+    if (source / "codes").is_dir():
+        files = sorted((source / "codes").glob("*.json"), key=lambda f: (len(f.name), f.name))
+        for file in files:
+            labelled = _numbered(file, by_number)
+            results = source / "test_results" / f"{file.stem}.pkl"
+            yield read_codes(file, results if results.exists() else None, labelled)
+        return
+    files = _files_of(source)
+    for folder in sorted({f.parent for f in files}):
+        yield read_problem_folder(folder, _numbered(folder, by_number))
+
+
+def _numbered(path: Path, by_number: dict[int, LabelledProblem]) -> LabelledProblem:
+    number = int(path.stem) if re.fullmatch(r"[0-9]{1,9}", path.stem) else None
+    if number is None or number not in by_number:
+        raise InputError(f"{path}: not among the {len(by_number)} problems")
+    return by_number[number]
+
+
+def read_codes(codes: Path, results: Path | None, labelled: LabelledProblem) -> Found:
+    """Return the programs of `outputs/codes/ID.json` and, given its pickle of test results, their verdicts.
+
+    A verdict keeps the outcome of every test that ran. An empty list of results is no verdict, where the original's
+    users took it for a pass; so is a program that the runner never reached.
+
+    Raises:
+        InputError: a file is malformed or hostile, is of another problem, or holds more results than programs.
+    """
+    number = int(codes.stem)
+    record = parse_json(read_text(codes), str(codes))
+    entry = record.get(str(number)) if isinstance(record, dict) else None
+    texts = entry.get("code") if isinstance(entry, dict) else None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f'{codes}: expected {{"{number}": {{"code": [programs], "prompt": text}}}}')
+    name = labelled.problem.problem_id
+    programs = tuple(Program(name, index, text) for index, text in enumerate(texts))
+    if results is None:
+        return Found(labelled, programs)
+    return Found(labelled, programs, tuple(_verdicts(results, number, programs)))
+
+
+def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[Verdict]:
+    record = plain_pickle.load(path)
+    entry = record.get(number) if isinstance(record, dict) else None
+    match entry:
+        case {"results": list(lists), "errors": list(errors)} if len(lists) == len(errors) <= len(programs):
+            pass
+        case _:
+            raise InputError(
+                f"{path}: expected {{{number}: {{results, errors, sols}}}} of at most {len(programs)} programs"
+            )
+    for program, results, raised in zip(programs, lists, errors, strict=False):
+        outcomes = [_outcome(result, str(path)) for result in results] if isinstance(results, list) else None
+        if outcomes is None or not isinstance(raised, list):
+            raise InputError(f"{path}: expected a list of results and one of errors for each program")
+        if not outcomes:
+            continue
+        worst = min(outcomes)
+        last = next((e[0] for e in reversed(raised) if isinstance(e, tuple) and e and isinstance(e[0], Raised)), None)
+        if worst > Outcome.RUNTIME_ERROR or last is None:
+            last = Raised("", ())
+        subtype = _SUBTYPES.get(last.name.lower(), last.name.lower()) or None
+        yield _verdict(program, worst, subtype, message=last.message, test_outcomes=tuple(outcomes))
+
+
+def _outcome(result: Any, where: str) -> Outcome:
+    """The outcome of a result: -2, -1, False or True, and no other number that equals one of them."""
+    if type(result) is bool or (type(result) is int and result in (-2, -1)):
+        return RESULTS[result]
+    raise InputError(f"{where}: a result is -2, -1, false or true, found {str(result)[:40]!r}")
+
+
+def _verdict(
+    program: Program, outcome: Outcome, subtype: str | None, *, message: str = "",
+    test_outcomes: tuple[Outcome | None, ...] = (),
+) -> Verdict:  # fmt: skip
+    return Verdict(
+        program.problem_id, program.kind, program.index, outcome, subtype, message, None, test_outcomes,
+        isolation="unsafe",  # the original runs programs in its own process
+        fault=None,
+    )  # fmt: skip
+
+
+def read_problem_folder(folder: Path, labelled: LabelledProblem) -> Found:
+    """Return the programs, verdicts, critic scores and example tests that the original left in a problem folder.
+
+    Of `baseline_solutions.json` only the first program counts, as in the original, which stores it inside its runner's
+    wrapping: the program is taken out of it.
+
+    Raises:
+        InputError: a file is malformed or hostile, or the scores are of other programs.
+    """
+    name = labelled.problem.problem_id
+    programs: list[Program] = []
+    verdicts: list[Verdict] = []
+    for file, kind in ((folder / GENERATED, ProgramKind.SAMPLE), (folder / BASELINE, ProgramKind.BASELINE)):
+        for index, (code, outcome, subtype) in enumerate(_judged_entries(file)):
+            if kind is ProgramKind.BASELINE and index > 0:
+                break
+            code = unwrapped(code) if kind is ProgramKind.BASELINE else code
+            programs.append(Program(name, index, code, kind))
+            verdicts.append(_verdict(programs[-1], outcome, subtype))
+    scores: list[Score] = []
+    if (folder / SCORES).exists():
+        num_samples = sum(p.kind is ProgramKind.SAMPLE for p in programs)
+        tokens, scores = read_scores(folder / SCORES, verdicts[:num_samples])
+        programs[:num_samples] = [replace(p, tokens=t) for p, t in zip(programs, tokens, strict=False)]
+    shown = _example_tests(folder / EXAMPLES, labelled)
+    return Found(shown or labelled, tuple(programs), tuple(verdicts), tuple(scores), has_examples=shown is not None)
+
+
+def _judged_entries(path: Path) -> list[tuple[str, Outcome, str | None]]:
+    if not path.exists():
+        return []
+    value = parse_json(read_text(path), str(path))
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise InputError(f"{path}: expected a list of {{code, result, error_type}}")
+    found = []
+    for index, entry in enumerate(value):
+        where = f"{path}[{index}]"
+        outcome = _outcome(entry.get("result"), where)
+        word = text_field(entry, "error_type", where, default="")
+        subtype = None if word in ("", *_WORDS.values()) else _SUBTYPES.get(word, word)
+        found.append((text_field(entry, "code", where), outcome, subtype))
+    return found
+
+
+def _example_tests(path: Path, labelled: LabelledProblem) -> LabelledProblem | None:
+    if not path.exists():
+        return None
+    value = parse_json(read_text(path), str(path))
+    lists = [value.get(name, []) for name in ("inputs", "outputs")] if isinstance(value, dict) else []
+    if value is not None and not (lists and all(isinstance(items, list) for items in lists)):
+        raise InputError(f"{path}: expected null or lists of inputs and outputs")
+    tests = apps.example_file_tests(value, labelled.problem.fn_name, str(path))
+    return replace(labelled, problem=replace(labelled.problem, example_tests=tests))
+
+
+_BODY = re.compile(r"((?:(?:from|import) .*\n|\s*\n)*)stdin = sys\.stdin\nstdout = sys\.stdout\ndef code\(\):\n")
+
+
+def unwrapped(code: str) -> str:
+    """Return the program inside the text that the original's runner makes of it; any other text as it is.
+
+    The runner puts its imports first and a program that reads stdin, but for its leading imports, into a function.
+    """
+    start = code.find("from heapq import *\n")
+    if not code.startswith("import sys\nimport time\nimport itertools\n") or start < 0:
+        return code
+    program = code[start + len("from heapq import *\n") :]
+    body = _BODY.match(program)
+    if body is None:
+        return program
+    lines = [line.removeprefix("\t") for line in program[body.end() :].split("\n")]
+    return body[1] + "\n".join(lines).rstrip() + "\n"
+
+
+def read_scores(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[tuple[int, ...]], list[Score]]:
+    """Return the tokens of each program of a critic score file and the critic's values, as probabilities.
+
+    A program's probabilities are of the maximum over all 512 positions, padding included, as the original predicts;
+    the value of a token is that of its position, which has not read it.
+
+    Raises:
+        InputError: the file is malformed or hostile, or its programs are not those of the verdicts (it was made before
+            they were drawn anew, or by the binary critic, whose file has the same name).
+    """
+    record = plain_pickle.load(path)
+    wanted = ("code", "gt_error_type", "error_hidden_states")
+    if not isinstance(record, dict) or not all(name in record for name in wanted):
+        raise InputError(f"{path}: expected a dictionary with {', '.join(wanted)}")
+    codes, labels = _int_rows(record["code"], path), _ints(record["gt_error_type"], path)
+    logits = record["error_hidden_states"]
+    num = len(verdicts)
+    if not isinstance(logits, np.ndarray) or logits.ndim != 3 or logits.shape[::2] != (len(codes), len(Outcome)):
+        raise InputError(
+            f"{path}: expected logits of shape (programs, tokens, 4), found {getattr(logits, 'shape', None)}"
+        )
+    if not len(codes) == len(labels) == num:
+        raise InputError(f"{path}: scores of {len(codes)} programs beside {num} in {GENERATED}")
+    if labels != [v.outcome for v in verdicts]:
+        raise InputError(f"{path}: its outcomes are not those in {GENERATED} (stale, or by the binary critic)")
+    tokens = [tuple(code[: code.index(-100)] if -100 in code else code) for code in codes]
+    if max((len(row) for row in tokens), default=0) > logits.shape[1] or any(t < 0 for row in tokens for t in row):
+        raise InputError(f"{path}: its programs' tokens and logits do not belong together")
+    scores = []
+    for verdict, row, values in zip(verdicts, tokens, logits.astype(np.float64), strict=True):
+        assert verdict.outcome is not None
+        by_token = _softmax(values[: len(row)])
+        whole = _softmax(values.max(0, initial=-np.inf))
+        if not (np.isfinite(by_token).all() and np.isfinite(whole).all()):
+            raise InputError(f"{path}: logits that are not finite")
+        scores.append(Score(verdict.problem_id, verdict.kind, verdict.index, tuple(whole.tolist()),
+                            tuple(by_token[:, verdict.outcome].tolist()),
+                            tuple(by_token[:, Outcome.PASSED_TEST].tolist())))  # fmt: skip
+    return tokens, scores
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):
+        powers = np.exp(logits - logits.max(-1, keepdims=True))
+        return powers / powers.sum(-1, keepdims=True)
+
+
+def _ints(value: Any, path: Path) -> list[int]:
+    items = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(items, list) or not all(type(item) is int for item in items):
+        raise InputError(f"{path}: expected a list of whole numbers")
+    return items
+
+
+def _int_rows(value: Any, path: Path) -> list[list[int]]:
+    rows = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: expected a list of programs' tokens")
+    return [_ints(row, path) for row in rows]
+
+
+# ---------------------------------------------------------------------------------------------------------- export
+
+
+def export_files(
+    out: Path, *, problems: Sequence[LabelledProblem], programs: Path, verdicts: Path | None = None,
+    scores: Path | None = None, encode_prompt: Encode | None = None,
+) -> int:  # fmt: skip
+    """Write programs, verdicts and scores of our stages as the original's files; return of how many problems.
+
+    OUT gets `codes/ID.json`, `test_results/ID.pkl`, and `problems/NNNN/` with `gen_solutions.json`,
+    `baseline_solutions.json`, `example_input_output.json` and `gen_solutions_critic_scores.pkl`, to be copied into the
+    original's problem folders. What our stages write and the original has no place for (costs, faults) is left out.
+
+    A score file holds logits whose softmax gives back q(w_t) and p(Passed): all that the original reads of them.
+
+    Raises:
+        InputError: a table is missing, a program is of no problem given, or scores come without `encode_prompt`.
+    """
+    if scores is not None and encode_prompt is None:
+        raise InputError("scores: the original's file also holds the prompts' tokens; name a tokenizer")
+    by_id = {p.problem.problem_id: p for p in problems}
+    _by_number(problems)
+    judged = verdicts_of(verdicts) if verdicts else {}
+    valued = scores_of(scores) if scores else {}
+    groups: dict[str, list[Program]] = {}
+    for program in programs_of(programs):
+        groups.setdefault(program.problem_id, []).append(program)
+    for name, group in groups.items():
+        if name not in by_id:
+            raise InputError(f"program of problem {name!r}, which is not among the {len(by_id)} problems")
+        drawn = [p for p in group if p.kind not in (ProgramKind.BASELINE, ProgramKind.SOLUTION)]
+        baselines = [p for p in group if p.kind is ProgramKind.BASELINE]
+        _export_problem(out, by_id[name], drawn, baselines, judged, valued, encode_prompt)
+    return len(groups)
+
+
+def _export_problem(
+    out: Path, labelled: LabelledProblem, drawn: list[Program], baselines: list[Program],
+    judged: dict[Key, Verdict], valued: dict[Key, Score], encode_prompt: Encode | None,
+) -> None:  # fmt: skip
+    problem, number = labelled.problem, number_of(labelled.problem.problem_id)
+    prompt = prompts.actor_prompt(problem, "apps_generate")
+    codes = {str(number): {"code": [p.code for p in drawn], "prompt": prompt}}
+    _write_json(out / "codes" / f"{number}.json", codes)
+    folder = out / "problems" / f"{number:04d}"
+    _write_json(folder / EXAMPLES, _example_record(problem))
+    if not judged:
+        return
+    known = [(p, judged.get(key(p))) for p in drawn]
+    pairs = [(p, v) for p, v in known if v is not None and v.outcome is not None]
+    _write_json(folder / GENERATED, [_entry(p, v) for p, v in pairs])
+    if first := [(p, v) for p in baselines[:1] if (v := judged.get(key(p))) is not None and v.outcome is not None]:
+        _write_json(folder / BASELINE, [_entry(p, v) for p, v in first])
+    results = {"results": [_results(v) for _, v in known], "errors": [_errors(v) for _, v in known],
+               "sols": [p.code for p in drawn]}  # fmt: skip
+    _write(out / "test_results" / f"{number}.pkl", pickle.dumps({number: results}, protocol=3))
+    if valued and encode_prompt is not None and all(key(p) in valued for p, _ in pairs):
+        rows = [(p, v, valued[key(p)]) for p, v in pairs]
+        content = pickle.dumps(_score_record(rows, encode_prompt(prompt)), protocol=3)
+        _write(folder / SCORES, content.replace(b"cnumpy._core.", b"cnumpy.core."))  # NumPy 1 has no `_core`
+
+
+def _example_record(problem: Problem) -> dict[str, list[Any]] | None:
+    tests = [t for t in problem.example_tests if isinstance(t, StdinTest | CallTest)]
+    if not tests:
+        return None
+    return {"inputs": [t.stdin if isinstance(t, StdinTest) else list(t.args) for t in tests],
+            "outputs": [t.stdout if isinstance(t, StdinTest) else t.expected for t in tests]}  # fmt: skip
+
+
+def _entry(program: Program, verdict: Verdict) -> dict[str, Any]:
+    assert verdict.outcome is not None
+    word = _WORDS.get(verdict.outcome) or _class_name(verdict.error_subtype)
+    return {"code": program.code, "result": _CODES[verdict.outcome], "error_type": word}
+
+
+def _class_name(subtype: str | None) -> str:
+    return next((theirs for theirs, ours in _SUBTYPES.items() if ours == subtype), subtype or "exception")
+
+
+def _results(verdict: Verdict | None) -> list[Any]:
+    """One result a test that ran, and the program's own where no test says it; nothing of a program without verdict."""
+    if verdict is None or verdict.outcome is None:
+        return []
+    results = [_CODES[o] for o in verdict.test_outcomes if o is not None]
+    return results if _CODES[verdict.outcome] in results else [*results, _CODES[verdict.outcome]]
+
+
+def _errors(verdict: Verdict | None) -> list[Any]:
+    """An exception of Python's own class where there is one of that name, else a `RuntimeError` that names it."""
+    errors: list[Any] = [None] * len(_results(verdict))
+    if verdict is not None and verdict.outcome in (Outcome.COMPILE_ERROR, Outcome.RUNTIME_ERROR):
+        name = _class_name(verdict.error_subtype)
+        classes = {n.lower(): c for n, c in vars(builtins).items() if isinstance(c, type) and issubclass(c, Exception)}
+        found = RuntimeError(f"{name}: {verdict.message}") if name not in classes else None
+        exception = found or _made(classes[name], verdict.message)
+        errors[-1] = (exception, [verdict.message])
+    return errors
+
+
+def _made(kind: type[Exception], message: str) -> Exception:
+    try:
+        return kind(message)
+    except TypeError:  # UnicodeDecodeError takes five arguments
+        return RuntimeError(f"{kind.__name__}: {message}")
+
+
+def _score_record(rows: Sequence[tuple[Program, Verdict, Score]], prompt: Sequence[int]) -> dict[str, Any]:
+    prompt = [*prompt[:NUM_PROMPT_TOKENS]]
+    logits = np.zeros((len(rows), NUM_POSITIONS, len(Outcome)), np.float32)
+    for row, (program, verdict, score) in enumerate(rows):
+        assert verdict.outcome is not None
+        num = min(len(program.tokens), NUM_POSITIONS)
+        chosen = {Outcome.PASSED_TEST: score.passing_values, verdict.outcome: score.token_values}
+        known = np.array([values[:num] for values in chosen.values()], np.float64).reshape(len(chosen), num)
+        others = np.clip(1.0 - known.sum(0), 1e-12, None) / (len(Outcome) - len(chosen))
+        logits[row, :num] = np.log(others)[:, None]
+        for outcome, values in zip(chosen, known, strict=True):
+            logits[row, :num, outcome] = np.log(np.clip(values, 1e-12, None))
+    eos = prompt[-1] if prompt else 0
+    return {
+        "code": [[*p.tokens[:NUM_POSITIONS], *[-100] * (NUM_POSITIONS - len(p.tokens))] for p, _, _ in rows],
+        "prompt": [prompt + [eos] * (NUM_PROMPT_TOKENS - len(prompt))] * len(rows),
+        "gt_error_type": [int(v.outcome) for _, v, _ in rows if v.outcome is not None],
+        "pred_error_type": np.array([int(np.argmax(s.program_probs)) for _, _, s in rows], np.int64),
+        "error_hidden_states": logits,
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    records.write_text(path, write_json(value))
+
+
+def _write(path: Path, content: bytes) -> None:
+    with records.atomic_path(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,218 @@
+"""Pickles of the original, read without running them: builtins, arrays, tensors, and exceptions as plain records.
+
+A pickle is a program: it names functions and calls them. Here no name is ever looked up. Each of the few known ones
+stands for a builder of ours that only checks and copies; every other name is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coderl.types import InputError
+
+_BROKEN = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, MemoryError,
+           OverflowError, NotImplementedError)  # fmt: skip
+"""What reading bytes that are no pickle can raise."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception that a pickle holds: what it was called and said. Its class is never looked up."""
+
+    name: str
+    """Of its class, without the module."""
+    args: tuple[Any, ...]
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore attributes that a pickle would set."""
+
+    @property
+    def message(self) -> str:
+        """What it said, on one line."""
+        return " ".join(" ".join(str(a) for a in self.args if isinstance(a, str | int | float)).split())
+
+
+def load(path: Path) -> Any:
+    """Return what a pickle holds: builtins, NumPy arrays (of tensors too) and `Raised` records.
+
+    Source: the files that the original writes, of Python 3.7 and NumPy 1, whose module names have changed since.
+
+    Raises:
+        InputError: the file is missing, cut short or no pickle, is nested too deeply, or names anything that is not
+            plain data.
+    """
+    try:
+        return loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (_RefusedError, InputError) as error:
+        raise InputError(f"{path}: refused, {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: refused, it is nested too deeply") from None
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: not a whole pickle ({reason})") from None
+
+
+def loads(content: bytes) -> Any:
+    """Return what the bytes of a pickle hold; see `load`, which puts its many errors into one line."""
+    return _plain(_Unpickler(io.BytesIO(content)).load(), {})
+
+
+class _RefusedError(Exception):
+    """The pickle asks for something that is not plain data."""
+
+
+class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C can be made to fill the memory by one opcode
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+        if builder := _BUILDERS.get(f"{module}.{name}"):
+            return _Global(builder)
+        if _is_exception(module, name):
+            return _Global(lambda *args: Raised(name, args))
+        raise _RefusedError(f"it names {f'{module}.{name}'[:80]!r}, which is not plain data")
+
+
+class _Global:
+    """What a name in a pickle stands for: it can be called, and nothing can be set on it."""
+
+    __slots__ = ("_builder",)
+
+    def __init__(self, builder: Callable[..., Any]):
+        self._builder = builder
+
+    def __call__(self, *args: Any) -> Any:
+        return self._builder(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _RefusedError("it sets attributes of a function")
+
+
+def _is_exception(module: str, name: str) -> bool:
+    """True for names that can only be an exception's; it becomes a `Raised`, whatever it is."""
+    return module == "decimal" or bool(re.fullmatch(r"\w*(Error|Exception|Exit|Interrupt|Iteration|Warning)", name))
+
+
+class _Stated:
+    """Something that a pickle describes in two steps: call, then state. `_plain` makes the value of it."""
+
+    def __init__(self, *args: Any):
+        self.args = args
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Dtype(_Stated):
+    def resolve(self) -> np.dtype[Any]:
+        name, order = self.args[0], self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
+        if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?(b1|[iu][1248]|f[248])", name):
+            raise _RefusedError(f"an array of {str(name)[:20]!r}: expected numbers")
+        return np.dtype(name).newbyteorder(order if order in ("<", ">") else "=")
+
+
+class _Array(_Stated):
+    def resolve(self) -> np.ndarray:
+        match self.state:
+            case (_, tuple(shape), _Dtype() as dtype, is_fortran, bytes(data)):
+                return _array(data, dtype.resolve(), shape, "F" if is_fortran else "C")
+        raise _RefusedError("an array without its numbers")
+
+
+class _Buffer(_Stated):
+    def resolve(self) -> np.ndarray:
+        match self.args:
+            case (bytes() | bytearray() as data, _Dtype() as dtype, tuple(shape), "C" | "F" as order):
+                return _array(bytes(data), dtype.resolve(), shape, order)
+        raise _RefusedError("an array without its numbers")
+
+
+class _Scalar(_Stated):
+    def resolve(self) -> Any:
+        match self.args:
+            case (_Dtype() as dtype, bytes(data)):
+                return _array(data, dtype.resolve(), (), "C").item()
+        raise _RefusedError("a number without its bytes")
+
+
+class _Tensor(_Stated):
+    def resolve(self) -> np.ndarray:
+        import torch  # only who meets a tensor pays for it
+
+        match self.args:
+            case (_Storage(args=(bytes(data),)), int(offset), tuple(shape), tuple(stride), *_):
+                try:
+                    storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                    flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+                    return flat.as_strided(shape, stride, offset).numpy().copy()
+                except (RuntimeError, pickle.UnpicklingError, AttributeError, EOFError) as error:
+                    raise _RefusedError(f"a tensor that cannot be read ({str(error).splitlines()[0][:80]})") from None
+        raise _RefusedError("a tensor without its numbers")
+
+
+class _Storage(_Stated):
+    pass
+
+
+def _array(data: bytes, dtype: np.dtype[Any], shape: tuple[Any, ...], order: Any) -> np.ndarray:
+    if not all(isinstance(n, int) and n >= 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(data):
+        raise _RefusedError(f"an array of shape {str(shape)[:40]} with {len(data)} bytes")
+    return np.frombuffer(data, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="))
+
+
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """What protocols 0 to 2 call to write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _RefusedError("it encodes text otherwise than pickles do")
+    return text.encode("latin1")
+
+
+def _refuse_call(*_: Any) -> Any:
+    raise _RefusedError("it makes an array otherwise than pickles do")
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "builtins.bytes": lambda: b"",
+    "builtins.set": set,
+    "builtins.frozenset": frozenset,
+    "collections.OrderedDict": dict,
+    "_codecs.encode": _bytes_of,
+    "numpy.ndarray": _refuse_call,  # only named, as the class to rebuild
+    "numpy.dtype": _Dtype,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy.core.multiarray.scalar": _Scalar,
+    "numpy.core.numeric._frombuffer": _Buffer,
+    "torch._utils._rebuild_tensor_v2": _Tensor,
+    "torch.storage._load_from_bytes": _Storage,
+}
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Return the value with its arrays made; what stands in many places is made once."""
+    if id(value) in done:
+        return done[id(value)]
+    match value:
+        case None | bool() | int() | float() | str() | bytes():
+            return value
+        case list() | tuple() | set() | frozenset():
+            result = type(value)([_plain(item, done) for item in value])
+        case dict():
+            result = {_plain(key, done): _plain(item, done) for key, item in value.items()}
+        case Raised():
+            result = Raised(value.name, tuple(_plain(item, done) for item in value.args))
+        case _Array() | _Buffer() | _Scalar() | _Tensor():
+            result = value.resolve()
+        case _:
+            raise _RefusedError("it holds something that is not plain data")
+    done[id(value)] = result
+    return result
