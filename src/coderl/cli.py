@@ -805,6 +805,46 @@ def export_original(
     print(f"{number} problems in {out}")
 
 
+@problems_app.command(name="overlap")
+def problems_overlap(
+    first: str,
+    second: str,
+    *,
+    split: str | None = None,
+    second_split: str | None = None,
+    max_uses: int | None = 2,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Print how much of the solutions of one data set stands in another's: the contamination measure of section 4.5.
+
+        coderl problems overlap data/mbpp/mbpp.jsonl data/APPS/train --json overlap.json
+
+    Args:
+        first: The data set that may be contaminated: a file or folder of problems, `miniapps`, or `hub:owner/name`.
+        second: The data set that it may be contaminated by.
+        split: Only this split of the first.
+        second_split: Only this split of the second.
+        max_uses: A line that stands more often in the first's solutions (`return x`) does not count.
+        json_file: Also write the counts here, of every solution.
+    """
+    from coderl.problems.overlap import overlap
+
+    found = overlap(data.load(first, split=split), data.load(second, split=second_split), max_uses=max_uses)
+    total = len(found.programs)
+    table = Table("programs of the first with", "number", "%", "paper: MBPP in APPS, %")
+    for name, number, paper in (
+        ("no shared line", found.num_disjoint, "52.8"),
+        ("more than half of their lines shared", found.num_mostly_shared, "12.6"),
+        ("at most 3 shared lines", found.num_at_most_3, "90.9"),
+    ):
+        table.add_row(name, str(number), f"{100 * number / total:.1f}", paper)
+    Console().print(table)
+    print(f"{total} programs compared with {found.num_other_programs}")
+    if json_file:
+        counts = {name: getattr(found, name) for name in ("num_disjoint", "num_mostly_shared", "num_at_most_3")}
+        records.write_json(json_file, {"num_programs": total, **counts, **records.plain(found)})
+
+
 # ------------------------------------------------------------------------------------------------------------- main
 
 
