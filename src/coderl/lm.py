@@ -209,6 +209,10 @@ class LanguageModel(nn.Module):
         Deviation: the original takes the state that predicts w_t, which has not seen it, and scales it by d^-1/2 with
         tied embeddings; here the state is unscaled, and a linear layer on it finds its own scale.
         """
+        return self.prefix_states(batch)[:, 1:]
+
+    def prefix_states(self, batch: Batch) -> Float[Tensor, "B one_more H"]:
+        """Return the last hidden state that has read w_1..w_t, for t = 0..T: the first has read the prompt alone."""
         if self.is_encoder_decoder:
             encoded = self.backbone.get_encoder()(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask)
             outputs = self.backbone.get_decoder()(
@@ -217,9 +221,24 @@ class LanguageModel(nn.Module):
                 encoder_attention_mask=batch.prompt_mask,
                 use_cache=False,
             )
-            return outputs.last_hidden_state[:, 1:]
+            return outputs.last_hidden_state
         outputs = self.backbone.base_model(**self._joined_inputs(batch), use_cache=False)
-        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] :]
+        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] - 1 :]
+
+    def states_and_logits(self, batch: Batch) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T V"]]:
+        """Return `states`, and the logits that predict w_t from what comes before it, for the price of one."""
+        options = {"use_cache": False, "output_hidden_states": True}
+        if self.is_encoder_decoder:
+            outputs = self.backbone(
+                input_ids=batch.prompt_ids,
+                attention_mask=batch.prompt_mask,
+                decoder_input_ids=self._decoder_inputs(batch),
+                **options,
+            )
+            return outputs.decoder_hidden_states[-1][:, 1:], outputs.logits[:, :-1]
+        start, num_tokens = batch.prompt_ids.shape[1], batch.program_ids.shape[1]
+        outputs = self.backbone(**self._joined_inputs(batch), logits_to_keep=num_tokens + 1, **options)
+        return outputs.hidden_states[-1][:, start:], outputs.logits[:, :-1]
 
     def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B one_more"]:
         """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""
