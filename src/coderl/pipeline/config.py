@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coderl.actor.model import PromptConfig
 from coderl.actor.sampling import SamplingConfig
+from coderl.critic.model import Pooling
 from coderl.critic_sampling.search import CriticSamplingConfig
 from coderl.execution import ExecutionConfig
 from coderl.returns import AdvantageFilter, Baseline, Spread
@@ -104,8 +105,15 @@ class CriticConfig(Config):
     actor's."""
     num_layers: Count | None = None
     """Keep only so many of the model's first layers: a critic can be smaller than its actor, as the paper's is."""
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the problems that it is never trained on, to stop early and to measure it on."""
+    pooling: Pooling = "prefix_max"
+    """What a prefix is judged by; `legacy` is the original's code."""
+    uses_likelihood: bool = True
+    """Show the linear layer how likely the model itself finds the program (ours)."""
+    all_rounds: bool = True
+    """Train in each round on the samples of all rounds so far, not on the last one's alone."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the problems that it is never trained on: half of them to stop early and to fit its temperature, the
+    other half to measure it on."""
     use_solutions: bool = False
     """Train also on reference solutions, as PassedTest, as the original does."""
     training: CriticTrainingConfig = CriticTrainingConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from coderl.pipeline.tables import (
     verdicts_of,
 )
 from coderl.training.loop import StepMetrics
-from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample
+from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample, num_copies
 from coderl.training.pretrain import pretrain as pretrain_steps
 from coderl.training.train_actor import ActorTrainingConfig
 from coderl.training.train_actor import train_actor as actor_steps
@@ -178,9 +179,10 @@ def train_critic(
     out: Path, *, init: Path | str, pools: Sequence[tuple[Path, Path]], problems: Sequence[LabelledProblem],
     config: CriticConfig, num_outcomes: int, prompt: PromptConfig, reporter: Reporter, actor: Path | str | None = None,
 ) -> None:  # fmt: skip
-    """Write the critic that predicts the outcome of sampled programs, and `critic.json` with how far to trust it.
+    """Write the critic that predicts the outcome of sampled programs, and `calibration.json`: how far to trust it.
 
-    Every `1 / config.held_out`-th problem is held out, to stop early and to measure on.
+    A share `config.held_out` of the problems is never trained on: on half of them it is stopped, chosen and given its
+    temperature, on the other half measured.
 
     Args:
         out: the stage's folder.
@@ -201,23 +203,40 @@ def train_critic(
     inputs = {"init": hash_model(init), "problems": hash_problems(problems), **_hash_pools(pools)}
 
     def work(folder: Path) -> dict[str, Any]:
-        critic = load_critic(init, num_outcomes, config.num_layers)
-        examples, held_out = _critic_examples(critic.model, pools, problems, config, prompt)
+        critic = load_critic(init, num_outcomes, config)
+        examples, validation, held_out = _critic_examples(critic.model, pools, problems, config, prompt)
         if not examples:
             raise InputError("no sampled program has a verdict, so there is nothing for a critic to learn from")
         steps = critic_steps(
-            critic, examples, config.training, validation=held_out, checkpoint_dir=folder / ".checkpoints"
+            critic, examples, config.training, validation=validation, checkpoint_dir=folder / ".checkpoints"
         )
         facts = log_steps(steps, folder, reporter, f"critic on {len(examples)} programs")
         critic.save(folder / "model")
-        if held_out:
-            facts |= _measure_critic(critic, held_out, folder)
-        return {**facts, "num_programs": len(examples), "num_held_out": len(held_out)}
+        facts |= {"num_programs": num_copies(examples), "num_distinct": len(examples)}
+        return {**facts, "temperature": critic.temperature.item(), **_measure(critic, held_out, folder)}
 
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def load_critic(init: Path | str, num_outcomes: int, num_layers: int | None = None) -> Critic:
+def measure_critic(
+    out: Path, *, critic: Path, pool: tuple[Path, Path], problems: Sequence[LabelledProblem], prompt: PromptConfig,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write how far a critic can be trusted on the samples of some problems that it was not trained on.
+
+    On the current policy's fresh samples, before it is refreshed, this is its drift.
+    """
+
+    def work(folder: Path) -> dict[str, Any]:
+        model = Critic.load(critic)
+        examples, _, _ = _critic_examples(model.model, [pool], problems, CriticConfig(held_out=0.0), prompt)
+        return _measure(model, examples, folder)
+
+    inputs = {"critic": hash_model(critic), "problems": hash_problems(problems), **_hash_pools([pool])}
+    run_stage(out, reporter, config={"prompt": prompt.model_dump(mode="json")}, inputs=inputs, work=work)
+
+
+def load_critic(init: Path | str, num_outcomes: int, config: CriticConfig) -> Critic:
     """Return the critic in a folder, or a new one on the language model there.
 
     Raises:
@@ -225,9 +244,9 @@ def load_critic(init: Path | str, num_outcomes: int, num_layers: int | None = No
     """
     if not (Path(init) / "critic.json").exists():
         model = LanguageModel.load(init)
-        if num_layers is not None:
-            keep_first_layers(model, num_layers)
-        return Critic(model, num_outcomes=num_outcomes)
+        if config.num_layers is not None:
+            keep_first_layers(model, config.num_layers)
+        return Critic(model, num_outcomes=num_outcomes, pooling=config.pooling, uses_likelihood=config.uses_likelihood)
     critic = Critic.load(init)
     if critic.num_outcomes != num_outcomes:
         raise InputError(f"{init}: a critic of {critic.num_outcomes} outcomes, expected {num_outcomes}")
@@ -240,37 +259,43 @@ def _critic_examples(
     problems: Sequence[LabelledProblem],
     config: CriticConfig,
     prompt: PromptConfig,
-) -> tuple[list[CriticExample], list[CriticExample]]:
+) -> tuple[list[CriticExample], list[CriticExample], list[CriticExample]]:
+    """Return the programs to train on, to validate on and to report on, copies merged; each problem is in one part."""
     by_id = {p.problem.problem_id: p for p in problems}
-    parts: tuple[list[CriticExample], list[CriticExample]] = ([], [])
+    found: Counter[tuple[str, tuple[int, ...], Outcome]] = Counter()
     for sampled, executed in pools:
-        groups = by_problem(judged(programs_of(sampled), verdicts_of(executed)))
-        for problem_id, group in groups.items():
-            tokens = tuple(prompt_tokens(model, by_id[problem_id].problem, prompt))
-            part = parts[is_held_out(problem_id, config.held_out)]
-            part += [CriticExample(tokens, p.tokens, v.outcome) for p, v in group if p.tokens and v.outcome is not None]
+        for program, verdict in judged(programs_of(sampled), verdicts_of(executed)):
+            if program.tokens and verdict.outcome is not None and program.problem_id in by_id:
+                found[program.problem_id, program.tokens, verdict.outcome] += 1
     if config.use_solutions:
-        for labelled in (p for p in problems if p.solutions):
-            actor = Actor(model, prompt)
-            tokens = tuple(actor.encode_prompt(labelled.problem))
-            part = parts[is_held_out(labelled.problem.problem_id, config.held_out)]
-            part += [
-                CriticExample(tokens, actor.encode_solution(labelled.problem, s), Outcome.PASSED_TEST)
-                for s in labelled.solutions
-            ]
+        actor = Actor(model, prompt)
+        for labelled in problems:
+            for solution in labelled.solutions:
+                tokens = actor.encode_solution(labelled.problem, solution)
+                found[labelled.problem.problem_id, tokens, Outcome.PASSED_TEST] += 1
+    encoded = {i: tuple(prompt_tokens(model, by_id[i].problem, prompt)) for i in {key[0] for key in found}}
+    parts: tuple[list[CriticExample], list[CriticExample], list[CriticExample]] = ([], [], [])
+    for (problem_id, tokens, outcome), count in found.items():
+        part = parts[held_out_part(problem_id, config.held_out)]
+        part.append(CriticExample(encoded[problem_id], tokens, outcome, count))
     return parts
 
 
-def is_held_out(problem_id: str, share: float) -> bool:
-    """Return whether a critic is measured on this problem and never trained on it, in any round."""
-    return random.Random(f"held out {problem_id}").random() < share
+def held_out_part(problem_id: str, share: float) -> int:
+    """Return, the same in any round, 0 for a problem to train a critic on, 1 to validate it on, 2 to report on."""
+    place = random.Random(f"held out {problem_id}").random()
+    return 2 if place < share / 2 else 1 if place < share else 0
 
 
-def _measure_critic(critic: Critic, held_out: Sequence[CriticExample], folder: Path) -> dict[str, Any]:
-    scores = values(critic, [e.prompt for e in held_out], [e.program for e in held_out], batch_size=64)
-    measured = critic_report(scores, [e.outcome for e in held_out])
+def _measure(critic: Critic, held_out: Sequence[CriticExample], folder: Path) -> dict[str, Any]:
+    if not held_out:
+        return {"num_held_out": 0}
+    examples = [e for e in held_out for _ in range(e.num_copies)]
+    scores = values(critic, [e.prompt for e in examples], [e.program for e in examples], batch_size=64)
+    measured = critic_report(scores, [e.outcome for e in examples])
     records.write_json(folder / "calibration.json", records.plain(measured))
     return {
+        "num_held_out": len(examples),
         "accuracy": measured.accuracy,
         "majority_accuracy": measured.majority_accuracy,
         "auroc": measured.auroc,

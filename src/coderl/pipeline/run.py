@@ -191,6 +191,7 @@ def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, 
     random.Random(config.seed).shuffle(order)
     size = min(config.rounds.problems_per_round or len(order), len(order))
     replay: list[tuple[tuple[Path, Path, Path | None], list[LabelledProblem]]] = []
+    drawn: list[tuple[tuple[Path, Path], list[LabelledProblem]]] = []
     for index in range(config.rounds.num_rounds):
         folder = run_dir / f"round-{index:02d}"
         chosen = [order[(index * size + i) % len(order)] for i in range(size)]
@@ -200,7 +201,10 @@ def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, 
         stages.execute(pool[1], programs=pool[0], problems=chosen, config=config.execution, reporter=reporter)
         scores = None
         if config.returns.spread == "critic":
-            learning.train_critic(folder / "critic", init=critic, pools=[pool], problems=chosen, config=config.critic,
+            unseen = _measure_drift(config, folder, critic, pool, chosen, drawn, reporter)
+            drawn = [*drawn, (pool, unseen)] if config.critic.all_rounds else [(pool, chosen)]
+            learning.train_critic(folder / "critic", init=critic, pools=[p for p, _ in drawn],
+                                  problems=[p for _, problems in drawn for p in problems], config=config.critic,
                                   num_outcomes=4, prompt=config.prompt, reporter=reporter)  # fmt: skip
             critic, scores = folder / "critic" / "model", folder / "score"
             learning.score(scores, critic=critic, programs=pool[0], verdicts=pool[1], problems=bare(chosen),
@@ -212,6 +216,19 @@ def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, 
                              returns_config=config.returns, prompt=config.prompt, reporter=reporter)  # fmt: skip
         actor = folder / "actor" / "model"
     return actor
+
+
+def _measure_drift(
+    config: RunConfig, folder: Path, critic: Path | str, pool: tuple[Path, Path], chosen: list[LabelledProblem],
+    drawn: list[tuple[tuple[Path, Path], list[LabelledProblem]]], reporter: Reporter,
+) -> list[LabelledProblem]:  # fmt: skip
+    """Measure the last round's critic on this round's samples; return the problems that no earlier round drew."""
+    seen = {p.problem.problem_id for _, problems in drawn for p in problems}
+    unseen = [p for p in chosen if p.problem.problem_id not in seen]
+    if drawn and unseen:
+        learning.measure_critic(folder / "drift", critic=Path(critic), pool=pool, problems=unseen,
+                                prompt=config.prompt, reporter=reporter)  # fmt: skip
+    return unseen
 
 
 def _ce_control(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as column_cross_entropy
 
@@ -31,15 +31,21 @@ class CriticTrainingConfig(BaseModel):
 
     fit_head: bool = True
     """First fit the linear layer to the untrained states (ours): a convex problem, solved at the price of one pass."""
-    head_l2: float = Field(default=0.03, gt=0)
-    """Of that fit, on standardised inputs."""
+    head_l2: float = Field(default=0.1, gt=0)
+    """Of that fit, on standardised inputs: for the many states; a hundredth of it for the few likelihoods."""
     optim: OptimConfig | None = OptimConfig(learning_rate=2e-5, batch_size=32, num_epochs=10, patience=2)
-    """Of the whole network, afterwards; None: the linear layer alone. With validation problems, the best is kept."""
+    """Of the whole network, afterwards; None (`"none"` in a recipe): the linear layer alone. With validation problems,
+    the best weights are kept, those before the first step included."""
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
     """`balanced` lets rare outcomes count as much as frequent ones; its probabilities are then not calibrated. Or one
     weight an outcome."""
     prefix_weight: float = Field(default=0.0, ge=0)
     """Weight of the same loss at every prefix (ours): prefix values become estimates of what comes of the prefix."""
+
+    @field_validator("optim", mode="before")
+    @classmethod
+    def _named_none(cls, value: Any) -> Any:
+        return None if value == "none" else value
 
 
 def train_critic(
@@ -121,7 +127,7 @@ def fit_head(
     Args:
         critic: not of `legacy` pooling.
         examples: programs with outcomes.
-        l2: of the weights, on inputs of mean 0 and standard deviation 1.
+        l2: of the states' weights, on inputs of mean 0 and standard deviation 1; the likelihoods' is a hundredth.
         class_weights: one an outcome column.
         prefix_weight: of the prefixes of a quarter, a half and three quarters of each program, together.
         batch_size: programs in a forward pass.
@@ -131,7 +137,9 @@ def fit_head(
     share = (weights / weights.sum()).unsqueeze(-1)
     shift = (inputs * share).sum(0)
     scale = ((inputs - shift).square() * share).sum(0).sqrt().clamp(min=1e-6)
-    weight, bias = _logistic_regression((inputs - shift) / scale, columns, weights, critic.num_outcomes, l2)
+    penalties = inputs.new_full((inputs.shape[1],), l2)
+    penalties[critic.model.hidden_size :] /= 100
+    weight, bias = _logistic_regression((inputs - shift) / scale, columns, weights, critic.num_outcomes, penalties)
     weight = weight / scale
     critic.head.weight.copy_(weight)
     critic.head.bias.copy_(bias - weight @ shift)
@@ -167,7 +175,11 @@ def _head_rows(
 
 
 def _logistic_regression(
-    inputs: Float[Tensor, "R I"], columns: Int[Tensor, " R"], weights: Float[Tensor, " R"], num_outcomes: int, l2: float
+    inputs: Float[Tensor, "R I"],
+    columns: Int[Tensor, " R"],
+    weights: Float[Tensor, " R"],
+    num_outcomes: int,
+    penalties: Float[Tensor, " I"],
 ) -> tuple[Float[Tensor, "U I"], Float[Tensor, " U"]]:
     with torch.enable_grad():
         weight = inputs.new_zeros(num_outcomes, inputs.shape[1]).requires_grad_()
@@ -177,7 +189,7 @@ def _logistic_regression(
         def closure() -> Tensor:
             optimiser.zero_grad()
             each = column_cross_entropy(inputs @ weight.T + bias, columns, reduction="none")
-            loss = (each * weights).sum() / weights.sum() + l2 * weight.square().sum()
+            loss = (each * weights).sum() / weights.sum() + (penalties * weight.square()).sum()
             loss.backward()
             return loss
 
