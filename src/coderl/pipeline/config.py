@@ -86,6 +86,17 @@ class SampleConfig(Config):
     """Problems a model call; also what a killed run may have to draw again."""
 
 
+class SelectionConfig(Config):
+    """How the actor of each round is judged on validation problems, and when the rounds end."""
+
+    num_problems: Count | None = 100
+    """Use only the first so many validation problems; None for all."""
+    num_samples: Count = 4
+    """Programs a problem, drawn as those of the rounds are."""
+    max_drop: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """The rounds end when the share of right programs is so far below the best so far."""
+
+
 class RoundsConfig(Config):
     """Sampling, execution, critic and actor update, repeated (the paper: once, offline)."""
 
@@ -95,6 +106,8 @@ class RoundsConfig(Config):
     num_replayed: Annotated[int, Field(ge=0)] = 0
     """Earlier rounds whose samples, with the returns they had then, are trained on again in each round."""
     sample: SampleConfig = SampleConfig()
+    selection: SelectionConfig | None = SelectionConfig()
+    """The run's actor is that of the best round on validation problems, the warm start included; None: the last."""
 
 
 class CriticConfig(Config):

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+import torch
 
 from coderl import records, returns
 from coderl.actor.model import Actor, PromptConfig, prompt_tokens
@@ -21,14 +24,17 @@ from coderl.pipeline.stages import hash_model, hash_problems, run_stage
 from coderl.pipeline.tables import (
     Key,
     Score,
+    TrainedSample,
     Verdict,
     by_problem,
     judged,
     key,
     programs_of,
+    sample_canaries,
     scores_of,
     verdicts_of,
 )
+from coderl.training.canaries import gradient_norms, kl_to_reference
 from coderl.training.loop import StepMetrics
 from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample, num_copies
 from coderl.training.pretrain import pretrain as pretrain_steps
@@ -354,36 +360,105 @@ def _scores(
 def train_actor(
     out: Path, *, actor: Path | str, pools: Sequence[tuple[Path, Path, Path | None]], problems: Sequence[Problem],
     solved: Sequence[LabelledProblem], config: ActorTrainingConfig, returns_config: ReturnsConfig,
-    prompt: PromptConfig, reporter: Reporter,
+    prompt: PromptConfig, reporter: Reporter, policies: Sequence[Path | str] = (), reference: Path | str | None = None,
 ) -> None:  # fmt: skip
     """Write the actor after reinforcement learning from execution feedback, mixed with cross-entropy (Eq. 14).
 
-    `pools` are (sample, execute, score) folders; the last is None where the spread needs no critic.
+    `model/`, the table `samples/` of what it was trained on, and in the facts the canaries: how the last pool's
+    samples fare, the gradient by the sign of the return before training, and the divergence from the reference after.
+
+    Args:
+        out: the stage's folder.
+        actor: the model to train.
+        pools: (sample, execute, score) folders, oldest first; the last is None where the spread needs no critic.
+        problems: of all pools.
+        solved: with reference solutions, for the cross-entropy term.
+        config: how it learns.
+        returns_config: what a sample earns.
+        prompt: the actor's.
+        reporter: progress.
+        policies: which model drew each pool, for `clip_range`; `actor` by default.
+        reference: what `kl_weight` and the canary refer to; `actor` by default.
     """
+    drawn_by = list(policies) or [actor] * len(pools)
 
     def work(folder: Path) -> dict[str, Any]:
         loaded = Actor.load(actor, prompt)
         encoded = {p.problem_id: tuple(loaded.encode_prompt(p)) for p in problems}
-        samples = [s for pool in pools for s in _actor_examples(*pool, encoded, returns_config)]
+        samples: list[ActorExample] = []
+        for age, (pool, policy) in enumerate(zip(reversed(pools), reversed(drawn_by), strict=True)):
+            found = [replace(s, staleness=age) for s in _actor_examples(*pool, loaded.model, encoded, returns_config)]
+            if config.clip_range is not None:
+                found = with_log_probs(loaded.model if policy == actor else LanguageModel.load(policy), found)
+            samples = found + samples
+        _write_samples(folder, samples)
         solutions = solution_examples(loaded, solved)
-        steps = actor_steps(loaded.model, samples, solutions, config, checkpoint_dir=folder / ".checkpoints")
-        facts = log_steps(steps, folder, reporter, f"actor on {len(samples)} samples")
+        anchor = LanguageModel.load(actor if reference is None else reference)
+        facts: dict[str, Any] = sample_canaries(programs_of(pools[-1][0]), verdicts_of(pools[-1][1]))
+        facts |= gradient_norms(loaded.model, samples)
+        steps = actor_steps(
+            loaded.model, samples, solutions, config, reference=anchor, checkpoint_dir=folder / ".checkpoints"
+        )
+        facts |= log_steps(steps, folder, reporter, f"actor on {len(samples)} samples")
+        facts["kl_to_reference"] = kl_to_reference(loaded.model, anchor, samples)
         loaded.model.save(folder / "model")
         used = sum(any(s.token_returns) for s in samples)
-        return {**facts, "num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
+        facts |= {"num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
+        reporter.say("  " + canary_line(facts))
+        return facts
 
     settings = {"actor_training": config.model_dump(mode="json"), "returns": returns_config.model_dump(mode="json"),
                 "prompt": prompt.model_dump(mode="json")}  # fmt: skip
     inputs = {"actor": hash_model(actor), "solved": hash_problems(solved)}
     inputs |= _hash_pools([(sampled, executed) for sampled, executed, _ in pools])
+    if config.clip_range is not None:
+        inputs |= {f"policy_{i}": hash_model(p) for i, p in enumerate(drawn_by)}
+    if reference is not None:
+        inputs["reference"] = hash_model(reference)
     inputs |= {f"scores_{i}": records.hash_path(s / "scores") for i, (_, _, s) in enumerate(pools) if s is not None}
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+
+
+def canary_line(facts: dict[str, Any]) -> str:
+    """Return what a person should see of each round: the canaries in one line."""
+    return (
+        f"samples: {facts['pass_rate']:.1%} pass, {facts['compile_error_rate']:.1%} do not compile, "
+        f"{facts['unique_share']:.0%} unique, {facts['mean_tokens']:.0f} tokens; {facts['zero_return_share']:.0%} earn "
+        f"nothing; gradient {facts['grad_norm_positive']:.2g} of gains, {facts['grad_norm_negative']:.2g} of losses; "
+        f"KL to the reference {facts['kl_to_reference']:.3f} a token"
+    )
+
+
+def _write_samples(folder: Path, samples: Sequence[ActorExample]) -> None:
+    """Write what the actor is trained on, and how old each sample is."""
+    rows = (TrainedSample(s.problem_id, len(s.program), s.staleness, fmean(s.token_returns or (0.0,))) for s in samples)
+    records.PartedTable(folder / "samples", TrainedSample).write(0, rows)
+
+
+def with_log_probs(
+    model: LanguageModel, samples: Sequence[ActorExample], *, batch_size: int = 64
+) -> list[ActorExample]:
+    """Return the samples with the log-probability that `model`, which drew them, gives each of their tokens.
+
+    At temperature 1, as the policy that is trained is compared with them, whatever temperature they were drawn at.
+    """
+    found: list[ActorExample] = []
+    with torch.no_grad():
+        for start in range(0, len(samples), batch_size):
+            part = samples[start : start + batch_size]
+            log_probs = model.log_probs(model.collate([s.prompt for s in part], [s.program for s in part]))
+            found += [
+                replace(sample, sampling_log_probs=tuple(row[: len(sample.program)]))
+                for sample, row in zip(part, log_probs.tolist(), strict=True)
+            ]
+    return found
 
 
 def _actor_examples(
     sampled: Path,
     executed: Path,
     scored: Path | None,
+    model: LanguageModel,
     encoded: dict[str, tuple[int, ...]],
     config: ReturnsConfig,
 ) -> list[ActorExample]:
@@ -394,32 +469,63 @@ def _actor_examples(
     return [
         example
         for problem_id, group in groups.items()
-        for example in _group_examples(group, scores, encoded[problem_id], config)
+        for example in _group_examples(group, scores, model, encoded[problem_id], config)
     ]
 
 
 def _group_examples(
-    group: Sequence[tuple[Program, Verdict]], scores: dict[Key, Score], prompt: tuple[int, ...], config: ReturnsConfig
+    group: Sequence[tuple[Program, Verdict]],
+    scores: dict[Key, Score],
+    model: LanguageModel,
+    prompt: tuple[int, ...],
+    config: ReturnsConfig,
 ) -> list[ActorExample]:
     """Return the samples of one problem with their token returns; without its baseline, if one is asked for, none."""
     baseline = next((v.outcome for p, v in group if p.kind is ProgramKind.BASELINE), None)
-    drawn = [(p, v.outcome) for p, v in group if p.kind is ProgramKind.SAMPLE and p.tokens and v.outcome is not None]
+    drawn = [(p, v, v.outcome) for p, v in group if p.kind is ProgramKind.SAMPLE and p.tokens and v.outcome is not None]
     if config.baseline == "greedy" and baseline is None:
         return []
     relative = returns.relative_returns(
-        [returns.outcome_return(u) for _, u in drawn],
+        [returns.outcome_return(u) for _, _, u in drawn],
         baseline=config.baseline,
         greedy_return=None if baseline is None else returns.outcome_return(baseline),
     )
     examples = []
-    for (program, outcome), advantage in zip(drawn, relative, strict=True):
+    for (program, verdict, outcome), advantage in zip(drawn, relative, strict=True):
         kept = returns.filter_advantage(advantage, mode=config.filter, negative_scale=config.negative_scale)
         if config.spread == "critic":
             rho = returns.token_returns(kept, scores[key(program)].token_values)
         else:
-            rho = returns.spread_return(kept, len(program.tokens), outcome, spread=config.spread)
-        examples.append(ActorExample(prompt, program.tokens, rho))
+            lines = token_lines(model, program) if config.spread == "error_line" and verdict.error_line else None
+            spread = "uniform" if config.spread == "error_line" and lines is None else config.spread
+            rho = returns.spread_return(
+                kept, len(program.tokens), outcome, spread=spread, token_lines=lines, error_line=verdict.error_line
+            )
+        examples.append(ActorExample(prompt, program.tokens, rho, problem_id=program.problem_id))
     return merge_copies(examples)
+
+
+def token_lines(model: LanguageModel, program: Program) -> list[int]:
+    """Return the 1-based line of the program's code on which each of its tokens begins to spell something.
+
+    A token that opens a line with the line end before it counts to the line it opens. Where the code is not a part of
+    the text (a starter was put before it), both end together. What stands before the code is on line 0 or below.
+    """
+    text = model.decode(program.tokens)
+    code = program.code.strip()
+    leading = program.code[: len(program.code) - len(program.code.lstrip())].count("\n")
+    if code and code in text:
+        first = 1 + leading - text[: text.index(code)].count("\n")
+    else:
+        first = 1 + program.code.rstrip().count("\n") - text.rstrip().count("\n")
+    lines, before = [], ""
+    for end in range(1, len(program.tokens) + 1):
+        after = model.decode(program.tokens[:end])
+        new = after[len(before) :]
+        opened = len(new) - len(new.lstrip())
+        lines.append(first + before.count("\n") + new[:opened].count("\n"))
+        before = after
+    return lines
 
 
 def merge_copies(samples: Sequence[ActorExample]) -> list[ActorExample]:

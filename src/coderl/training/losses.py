@@ -57,6 +57,10 @@ class ActorExample(Example):
     """rho_t, one a program token."""
     sampling_log_probs: tuple[float, ...] | None = None
     """log p of each token under the policy that drew it; needed by PPO clipping only."""
+    problem_id: str = ""
+    """For the record."""
+    staleness: int = 0
+    """Rounds since it was drawn; 0 for a sample of the policy that is being trained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,11 @@ def _sample_loss(
         loss = losses.clipped_policy_gradient(
             log_probs, drawn_with, rho, batch.program_mask, clip_range=config.clip_range, **how
         )
-    metrics = {"rl_loss": loss.item(), "mean_return": _mean_return(samples, whole)}
+    metrics = {
+        "rl_loss": loss.item(),
+        "mean_return": _mean_return(samples, whole),
+        "staleness": sum(s.staleness for s in samples) / len(whole),
+    }
     loss = config.rl_weight * loss
     if config.kl_weight and reference is not None:
         with torch.no_grad():
