@@ -18,7 +18,7 @@ from coderl.pipeline.config import RunConfig, load_recipe
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.run import load_splits, run
 from coderl.pipeline.summary import stage_facts
-from coderl.pipeline.tables import programs_of, scores_of, verdicts_of
+from coderl.pipeline.tables import TrainedSample, programs_of, scores_of, verdicts_of
 from coderl.types import InputError, Outcome, ProgramKind
 
 RECIPE = """
@@ -47,6 +47,8 @@ num_steps = 3
 [rounds]
 num_rounds = 2
 problems_per_round = 8
+num_replayed = 1
+selection = { num_problems = 4, num_samples = 2, max_drop = 0.9 }
 [rounds.sample]
 num_samples = 3
 chunk_size = 4
@@ -123,6 +125,42 @@ def test_training_and_test_problems_never_mix(finished: Path):
     chosen = {p.problem_id for p in programs_of(finished / "round-00" / "sample")}
     tested = {p.problem_id for p in programs_of(finished / "evaluate" / "actor_critic" / "t0.6" / "sample")}
     assert chosen.isdisjoint(tested)
+
+
+def test_the_critic_is_measured_on_problems_it_has_not_seen(finished: Path):
+    """Round 1 draws the next 8 problems: its 32 programs are all new to the critic of round 0."""
+    facts = stages.facts_of(finished / "round-01" / "drift")
+    assert facts["num_held_out"] == 8 * (3 + 1)
+    assert {"accuracy", "majority_accuracy", "calibration_error", "prefix_auroc"} <= facts.keys()
+    trained = stages.facts_of(finished / "round-01" / "critic")
+    assert trained["num_programs"] + trained["num_held_out"] <= 2 * 8 * (3 + 1)
+    assert trained["num_programs"] > 8 * (3 + 1)
+
+
+def test_canaries_and_staleness_are_recorded(finished: Path):
+    facts = stages.facts_of(finished / "round-01" / "actor")
+    for name in ("compile_error_rate", "unique_share", "mean_tokens", "zero_return_share", "kl_to_reference"):
+        assert facts[name] >= 0, name
+    assert {"grad_norm_positive", "grad_norm_negative"} <= facts.keys()
+    rows = list(records.read_table(finished / "round-01" / "actor" / "samples", TrainedSample))
+    assert {row.staleness for row in rows} == {0, 1}
+    drawn = {p.problem_id for p in programs_of(finished / "round-00" / "sample")}
+    assert {row.problem_id for row in rows if row.staleness == 1} <= drawn
+
+
+def test_the_runs_actor_is_the_best_on_validation_problems(finished: Path):
+    found = records.read_json(finished / "selection.json")
+    assert list(found["pass_rates"]) == ["warm-start", "round-00", "round-01"]
+    assert found["pass_rates"][found["best"]] == max(found["pass_rates"].values())
+    folder = finished / ("warm-start" if found["best"] == "warm-start" else f"{found['best']}/actor") / "model"
+    used = records.read_json(finished / "evaluate" / "actor_critic" / "t0.6" / "sample" / records.MANIFEST)
+    assert used["inputs"]["actor"] == records.hash_path(folder)
+
+
+def test_the_report_shows_the_critics_and_the_canaries(finished: Path):
+    page = (finished / "report.html").read_text()
+    for text in ("Critics on held-out problems", "Canaries", "round-01/drift", "predicted probability of passing"):
+        assert text in page
 
 
 def test_the_report_is_one_page_without_network(finished: Path):

@@ -1,0 +1,108 @@
+"""What the pipeline makes of tables: canaries, token lines, the error-line spread, parts of the problems."""
+
+import dataclasses
+
+import pytest
+
+from coderl import lm
+from coderl.pipeline.config import ReturnsConfig
+from coderl.pipeline.learning import _group_examples, held_out_part, token_lines, with_log_probs
+from coderl.pipeline.run import Selection
+from coderl.pipeline.tables import Verdict, key, sample_canaries
+from coderl.training.losses import ActorExample
+from coderl.types import ExecutionResult, Outcome, Program, ProgramKind
+
+SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
+
+
+@pytest.fixture(scope="module")
+def model():
+    tokenizer = lm.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
+    return lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
+
+
+def program(model, text, code=None, index=0):
+    return Program("p", index, text if code is None else code, tokens=tuple(model.encode_program(text)))
+
+
+def verdict(of, outcome, error_line=None):
+    return Verdict.of(of, ExecutionResult(outcome, "zerodivisionerror", "", error_line))
+
+
+def test_each_token_is_on_the_line_it_spells(model):
+    """The tokens of each line, decoded, are that line; a line end belongs to the line it opens, or to no line."""
+    one = program(model, SOURCE)
+    lines = token_lines(model, one)
+    assert len(lines) == len(one.tokens)
+    for number, text in enumerate(SOURCE.splitlines(), start=1):
+        spelt = model.decode([t for t, line in zip(one.tokens, lines, strict=True) if line == number])
+        assert spelt.strip() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "shift"),
+    [("\n\n" + SOURCE, SOURCE, -2), (SOURCE, "def f(a):\n" + SOURCE, 1), (SOURCE, "\n" + SOURCE, 1)],
+)
+def test_lines_count_in_the_program_that_was_run(model, text, code, shift):
+    """Text before the code is left out, a starter or a blank line before it is counted in."""
+    plain = token_lines(model, program(model, text))
+    assert token_lines(model, program(model, text, code)) == [line + shift for line in plain]
+
+
+def test_the_error_line_spread_reaches_the_token_returns(model):
+    """Of a program that fails on line 2, only that line's tokens carry A = -0.6; of one that passes, all carry 1."""
+    bad, good = program(model, SOURCE), program(model, "print(1)\n", index=1)
+    group = [(bad, verdict(bad, Outcome.RUNTIME_ERROR, 2)), (good, verdict(good, Outcome.PASSED_TEST))]
+    found = _group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    lines = token_lines(model, bad)
+    assert 2 in lines
+    assert found[0].token_returns == tuple(-0.6 * (line == 2) for line in lines)
+    assert found[1].token_returns == (1.0,) * len(good.tokens)
+
+
+def test_a_failure_without_a_known_line_is_spread_evenly(model):
+    bad = program(model, SOURCE)
+    group = [(bad, verdict(bad, Outcome.FAILED_TEST))]
+    (found,) = _group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    assert found.token_returns == (-0.3,) * len(bad.tokens)
+
+
+def test_sampling_log_probs_are_those_of_the_policy_in_order(model):
+    samples = [ActorExample((10, 11), (20, 21, 22, 2), (1.0,) * 4), ActorExample((10,), (30, 2), (1.0,) * 2)]
+    found = with_log_probs(model, samples, batch_size=2)
+    for sample, before in zip(found, samples, strict=True):
+        alone = model.log_probs(model.collate([sample.prompt], [sample.program]))[0].tolist()
+        assert sample.sampling_log_probs == pytest.approx(alone, abs=1e-5)
+        assert dataclasses.replace(sample, sampling_log_probs=None) == before
+
+
+def test_canaries_by_hand():
+    """Four samples: one passes, two do not compile, two of one problem are alike; the baseline does not count."""
+    programs = [Program("a", i, code, tokens=(1,) * n) for i, (code, n) in enumerate([("x", 2), ("x", 2), ("y", 4)])]
+    programs += [Program("b", 0, "x", tokens=(1,) * 8), Program("b", 0, "x", ProgramKind.BASELINE, (1,))]
+    outcomes = [Outcome.COMPILE_ERROR, Outcome.COMPILE_ERROR, Outcome.PASSED_TEST, Outcome.FAILED_TEST]
+    verdicts = {key(p): verdict(p, u) for p, u in zip(programs, [*outcomes, Outcome.PASSED_TEST], strict=True)}
+    found = sample_canaries(programs, verdicts)
+    assert found == {"pass_rate": 0.25, "compile_error_rate": 0.5, "unique_share": 0.75, "mean_tokens": 4.0}
+
+
+def test_held_out_parts_are_disjoint_and_of_the_asked_size():
+    parts = [held_out_part(f"problem-{i}", 0.4) for i in range(2000)]
+    assert parts == [held_out_part(f"problem-{i}", 0.4) for i in range(2000)]
+    for part, share in ((0, 0.6), (1, 0.2), (2, 0.2)):
+        assert parts.count(part) / 2000 == pytest.approx(share, abs=0.03)
+    assert {held_out_part(f"problem-{i}", 0.0) for i in range(50)} == {0}
+
+
+def test_a_drop_beyond_the_threshold_ends_the_rounds(tmp_path):
+    from coderl.pipeline.config import RunConfig
+    from coderl.pipeline.console import Reporter
+
+    config = RunConfig.model_validate({"rounds": {"selection": {"max_drop": 0.05}}})
+    selection = Selection(config, tmp_path, [], Reporter(quiet=True))
+    for scores, has_dropped in [((0.30,), False), ((0.30, 0.26), False), ((0.30, 0.31, 0.255), True)]:
+        selection.scores = {str(i): s for i, s in enumerate(scores)}
+        assert selection.has_dropped == has_dropped
+    off = Selection(RunConfig.model_validate({"rounds": {"selection": None}}), tmp_path, [], Reporter(quiet=True))
+    off.judge("anything", tmp_path / "validate")
+    assert (off.best, off.has_dropped) == (None, False)
