@@ -75,15 +75,14 @@ def verify_resume(
 
 
 def num_steps_of(run_dir: Path) -> int:
-    """Return how many writes a run has come to: updates logged, parts of tables, checkpoints' marks, stages done."""
-    if not run_dir.exists():
-        return 0
+    """Return how many writes a run has come to: updates logged, parts of tables, stages done."""
     count = 0
-    for path in run_dir.rglob("*"):
-        if path.name == "metrics.jsonl":
-            count += path.read_bytes().count(b"\n")
-        elif path.name == records.MANIFEST or path.suffix == ".parquet":
-            count += 1
+    for folder, _, names in os.walk(run_dir):  # which, unlike rglob, does not mind what disappears meanwhile
+        for name in names:
+            if name == "metrics.jsonl":
+                count += (Path(folder) / name).read_bytes().count(b"\n")
+            elif name == records.MANIFEST or name.endswith(".parquet"):
+                count += 1
     return count
 
 
@@ -122,8 +121,8 @@ def compare(one: Path, other: Path) -> list[Comparison]:
 def _compared(stage: Path) -> list[Path]:
     if not (stage / records.MANIFEST).exists():
         return []
-    suffixes = {".safetensors", ".parquet", ".jsonl"}
-    return [p for p in records.visible_files(stage) if p.suffix in suffixes and p.parent.name not in CLOCK_TABLES]
+    files = [p for p in records.visible_files(stage) if p.parent.name not in CLOCK_TABLES]
+    return [p for p in files if p.suffix in {".safetensors", ".parquet", ".jsonl"} or p.name == "calibration.json"]
 
 
 def _is_same(one: Path, other: Path) -> bool:
