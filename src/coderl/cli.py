@@ -440,6 +440,7 @@ def train_actor(
     problems: str,
     out: Path,
     split: str | None = None,
+    reference: str | None = None,
     config: Annotated[ActorTrainingConfig, Flat] = ActorTrainingConfig(),
     returns: ReturnsConfig = ReturnsConfig(),
     prompt: PromptConfig = PromptConfig(),
@@ -458,6 +459,7 @@ def train_actor(
         problems: Where the programs' problems are; those with solutions also give the cross-entropy term.
         out: The stage's folder; the model goes to OUT/model.
         split: Only this split of the problems.
+        reference: The model that `--kl-weight` and the canary refer to; the actor by default.
     """
     loaded = data.load(problems, split=split)
     learning.train_actor(
@@ -470,6 +472,7 @@ def train_actor(
         returns_config=returns,
         prompt=prompt,
         reporter=Reporter(),
+        reference=reference,
     )
 
 

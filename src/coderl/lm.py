@@ -34,6 +34,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from coderl import lora
+from coderl.lora import LoraConfig
 from coderl.records import atomic_dir
 from coderl.types import InputError
 
@@ -66,6 +68,10 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
+        self.lora: LoraConfig | None = None
+        """How it is adapted; None for a model whose own weights are trained."""
+        self.source: str | None = None
+        """The folder or hub name it was loaded from: the base model of its adapters."""
         self.is_encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
         self.hidden_size: int = backbone.config.hidden_size
         self.vocab_size: int = cast(nn.Embedding, backbone.get_input_embeddings()).num_embeddings
@@ -92,6 +98,12 @@ class LanguageModel(nn.Module):
             raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
         name = str(path_or_name)
         transformers_logging.disable_progress_bar()
+        adapter = lora.read_adapter_config(Path(name))
+        if adapter is not None:
+            model = cls.load(adapter[0], dtype=dtype, device=device)
+            lora.load_adapter(model.backbone, adapter[1], Path(name))
+            model.lora = adapter[1]
+            return model.eval()
         _refuse_no_model(path_or_name)
         try:
             config = AutoConfig.from_pretrained(name)
@@ -101,16 +113,38 @@ class LanguageModel(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
-            return cls(backbone, tokenizer).to(device).eval()
+            model = cls(backbone, tokenizer).to(device).eval()
+            model.source = str(Path(name).resolve()) if Path(name).exists() else name
+            return model
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing."""
+        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing.
+
+        An adapted model is written merged, or as its adapter alone, as its `LoraConfig` says.
+        """
         transformers_logging.disable_progress_bar()
         with atomic_dir(Path(folder)) as temporary:
-            self.backbone.save_pretrained(temporary)
+            if self.lora is not None and self.lora.saved_as == "adapter" and self.source is not None:
+                lora.save_adapter(self.backbone, self.lora, self.source, temporary)
+                return
+            merged = None if self.lora is None else lora.merged_state(self.backbone)
+            self.backbone.save_pretrained(temporary, state_dict=merged)
             self.tokenizer.save_pretrained(temporary)
+
+    def adapt(self, config: LoraConfig | None) -> LanguageModel:
+        """Return the model itself, from now on trained through adapters only; as it is where there is no config.
+
+        Raises:
+            InputError: see `lora.add_adapters`.
+        """
+        if config is not None and self.lora is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                lora.add_adapters(self.backbone, config)
+            self.lora = config
+        return self
 
     # ---------------------------------------------------------------------------------------- text and tokens
 

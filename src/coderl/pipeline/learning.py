@@ -112,6 +112,7 @@ def warm_start(
     def work(folder: Path) -> dict[str, Any]:
         loaded = Actor.load(actor, prompt)
         examples = solution_examples(loaded, problems)
+        loaded.model.adapt(config.lora)
         if not examples:
             raise InputError(f"none of the {len(problems)} problems has a reference solution to start from")
         steps = warm_start_steps(loaded.model, examples, config, checkpoint_dir=folder / ".checkpoints")
@@ -395,6 +396,7 @@ def train_actor(
         solutions = solution_examples(loaded, solved)
         anchor = LanguageModel.load(actor if reference is None else reference)
         facts: dict[str, Any] = sample_canaries(programs_of(pools[-1][0]), verdicts_of(pools[-1][1]))
+        loaded.model.adapt(config.lora)
         facts |= gradient_norms(loaded.model, samples)
         steps = actor_steps(
             loaded.model, samples, solutions, config, reference=anchor, checkpoint_dir=folder / ".checkpoints"

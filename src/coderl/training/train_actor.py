@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from coderl.lm import Batch, LanguageModel
+from coderl.lora import LoraConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
 from coderl.training.losses import ActorExample, CrossEntropyExample, Reduction
@@ -37,6 +38,8 @@ class ActorTrainingConfig(BaseModel):
     """PPO's; needs samples with `sampling_log_probs`. None: plain policy gradient."""
     kl_weight: float = Field(default=0.0, ge=0)
     """Of the KL divergence to the reference model, measured on the samples."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters in place of the model's own weights; needs the extra `lora`."""
 
 
 @dataclass(frozen=True, slots=True)
