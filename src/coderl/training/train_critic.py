@@ -31,7 +31,7 @@ class CriticTrainingConfig(BaseModel):
 
     fit_head: bool = True
     """First fit the linear layer to the untrained states (ours): a convex problem, solved at the price of one pass."""
-    head_l2: float = Field(default=0.1, gt=0)
+    head_l2: float = Field(default=0.05, gt=0)
     """Of that fit, on standardised inputs: for the many states; a hundredth of it for the few likelihoods."""
     optim: OptimConfig | None = OptimConfig(learning_rate=2e-5, batch_size=32, num_epochs=10, patience=2)
     """Of the whole network, afterwards; None (`"none"` in a recipe): the linear layer alone. With validation problems,
