@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from coderl import records
-from coderl.pipeline import stages
-from coderl.pipeline.config import RunConfig, load_recipe
+from coderl.lm import LanguageModel
+from coderl.pipeline import learning, stages
+from coderl.pipeline.config import ReturnsConfig, RunConfig, load_recipe
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.run import load_splits, run
 from coderl.pipeline.summary import stage_facts
 from coderl.pipeline.tables import TrainedSample, programs_of, scores_of, verdicts_of
+from coderl.training.train_actor import ActorTrainingConfig
 from coderl.types import InputError, Outcome, ProgramKind
 
 RECIPE = """
@@ -155,6 +157,36 @@ def test_the_runs_actor_is_the_best_on_validation_problems(finished: Path):
     folder = finished / ("warm-start" if found["best"] == "warm-start" else f"{found['best']}/actor") / "model"
     used = records.read_json(finished / "evaluate" / "actor_critic" / "t0.6" / "sample" / records.MANIFEST)
     assert used["inputs"]["actor"] == records.hash_path(folder)
+
+
+def test_clipping_kl_error_lines_and_adapters_go_through_the_stage(finished: Path, recipe: Path, tmp_path: Path):
+    """Each pool is clipped against the policy that drew it, the KL divergence taken from the warm start."""
+    warm, first = finished / "warm-start" / "model", finished / "round-00" / "actor" / "model"
+    splits = load_splits(load_recipe(recipe).problems)
+    learning.train_actor(
+        tmp_path / "actor",
+        actor=first,
+        pools=[(finished / f"round-{i:02d}" / "sample", finished / f"round-{i:02d}" / "execute", None) for i in (0, 1)],
+        problems=[p.problem for p in splits.train],
+        solved=[],
+        config=ActorTrainingConfig.model_validate(
+            {"clip_range": 0.2, "kl_weight": 0.1, "lora": {"rank": 2}, "optim": {"num_steps": 2, "learning_rate": 1e-3}}
+        ),
+        returns_config=ReturnsConfig(baseline="none", spread="error_line"),
+        prompt=load_recipe(recipe).prompt,
+        reporter=Reporter(quiet=True),
+        policies=[warm, first],
+        reference=warm,
+    )
+    asked = records.read_json(tmp_path / "actor" / records.MANIFEST)["inputs"]
+    assert [asked["policy_0"], asked["policy_1"], asked["reference"]] == [
+        records.hash_path(folder) for folder in (warm, first, warm)
+    ]
+    lines = records.read_jsonl(tmp_path / "actor" / "metrics.jsonl")
+    assert all(line["kl"] > 0 for line in lines)
+    before, after = (LanguageModel.load(folder).state_dict() for folder in (first, tmp_path / "actor" / "model"))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_the_report_shows_the_critics_and_the_canaries(finished: Path):

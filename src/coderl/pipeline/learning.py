@@ -406,7 +406,8 @@ def train_actor(
         loaded.model.save(folder / "model")
         used = sum(any(s.token_returns) for s in samples)
         facts |= {"num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
-        reporter.say("  " + canary_line(facts))
+        for line in canary_lines(facts):
+            reporter.say("  " + line)
         return facts
 
     settings = {"actor_training": config.model_dump(mode="json"), "returns": returns_config.model_dump(mode="json"),
@@ -421,13 +422,14 @@ def train_actor(
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def canary_line(facts: dict[str, Any]) -> str:
-    """Return what a person should see of each round: the canaries in one line."""
+def canary_lines(facts: dict[str, Any]) -> tuple[str, str]:
+    """Return what a person should see of each round: how its samples fared, and what training on them did."""
     return (
         f"samples: {facts['pass_rate']:.1%} pass, {facts['compile_error_rate']:.1%} do not compile, "
-        f"{facts['unique_share']:.0%} unique, {facts['mean_tokens']:.0f} tokens; {facts['zero_return_share']:.0%} earn "
-        f"nothing; gradient {facts['grad_norm_positive']:.2g} of gains, {facts['grad_norm_negative']:.2g} of losses; "
-        f"KL to the reference {facts['kl_to_reference']:.3f} a token"
+        f"{facts['unique_share']:.0%} unique, {facts['mean_tokens']:.0f} tokens",
+        f"training: {facts['zero_return_share']:.0%} earn nothing; gradient of gains "
+        f"{facts['grad_norm_positive']:.2g}, of losses {facts['grad_norm_negative']:.2g}; "
+        f"KL {facts['kl_to_reference']:.3f} a token",
     )
 
 
