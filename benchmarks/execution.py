@@ -65,7 +65,7 @@ def cpu_s() -> float:
 
 def ours(samples: list[Sample], executor: Executor, *, one_by_one: bool) -> Pass:
     """Return our executor as a pass; one by one to measure latency, else streamed."""
-    jobs = [Job(s.code, _tests(s), s.fn_name) for s in samples]
+    jobs = [Job(s.code, tests_of(s), s.fn_name) for s in samples]
 
     def run(indices: list[int]) -> tuple[list[str], list[float]]:
         outcomes, seconds = [], []
@@ -80,7 +80,8 @@ def ours(samples: list[Sample], executor: Executor, *, one_by_one: bool) -> Pass
     return run
 
 
-def _tests(sample: Sample) -> tuple[StdinTest | CallTest, ...]:
+def tests_of(sample: Sample) -> tuple[StdinTest | CallTest, ...]:
+    """Return the tests of a program of the corpus."""
     pairs = zip(sample.inputs, sample.outputs, strict=True)
     if sample.fn_name:
         return tuple(CallTest(tuple(given), wanted) for given, wanted in pairs)
@@ -192,8 +193,15 @@ def _headline(table: dict[str, dict]) -> dict[str, float]:
 
 def show(report: dict) -> None:
     """Print the table and the figures."""
-    columns = [f"{what}_{kind}" for kind in KINDS for what in ("cpu_ms", "programs_per_s", "p50_ms", "p99_ms")]
-    table = Table("executor", *(c.replace("_", " ") for c in columns), "wrong", title="48 programs of 5 tests")
+    columns = {
+        "cpu_ms_stdin": "CPU ms, stdin",
+        "cpu_ms_call": "CPU ms, call",
+        "programs_per_s_stdin": "per s, stdin",
+        "programs_per_s_call": "per s, call",
+        "p50_ms_stdin": "p50 ms, stdin",
+        "p99_ms_stdin": "p99 ms, stdin",
+    }
+    table = Table("executor", *columns.values(), "wrong", title="48 programs of 5 tests", title_justify="left")
     for name, row in report["executors"].items():
         cells = ["-" if row[c] is None else f"{row[c]:.2f}" for c in columns]
         table.add_row(name, *cells, str(row["wrong"]))

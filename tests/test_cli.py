@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from coderl.cli import app, main
+from coderl.execution import ExecutionConfig
+from coderl.execution.serve import Service
 
 COMMANDS = [
     "run", "demo", "problems", "extract-examples", "pretrain", "warm-start", "sample", "execute", "train-critic",
     "score", "train-actor", "train-repair", "critic-sample", "evaluate", "report", "doctor", "audit-grader",
+    "serve-execution",
 ]  # fmt: skip
 
 
@@ -142,3 +145,60 @@ def test_a_broken_problem_names_its_file(
 ):
     (problem_folder / "0000" / name).write_bytes(content)
     assert name in fails_with(capsys, "problems", "check", str(problem_folder))
+
+
+@pytest.fixture
+def samples(problem_folder: Path, tmp_path: Path) -> Path:
+    """Programs for the problem with tests: right; right in the original's eyes only; wrong; not a program."""
+    programs = ["print(sum(map(int, input().split())))", "print('3 3')", "print(4)", "print("]
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps({"task_id": "0000", "solution": code}) + "\n" for code in programs))
+    return path
+
+
+def outcomes_in(path: Path) -> list[str]:
+    return [json.loads(line)["outcome"] for line in path.read_text().splitlines()]
+
+
+def test_a_samples_file_is_judged_and_kept(samples: Path, tmp_path: Path):
+    arguments = ["execute", "--samples", str(samples), "--problems", str(tmp_path / "apps"), "--num-workers", "1"]
+    store = ["--store-path", str(tmp_path / "verdicts.sqlite")]
+    main([*arguments, *store, "--out", str(tmp_path / "first")])
+    wanted = ["PASSED_TEST", "FAILED_TEST", "FAILED_TEST", "COMPILE_ERROR"]
+    assert outcomes_in(tmp_path / "first" / "results.jsonl") == wanted
+    main([*arguments, *store, "--out", str(tmp_path / "second")])
+    for name in ("verdicts", "costs"):  # the same times: nothing was run again
+        first, second = (tmp_path / run / name / "part-000000.parquet" for run in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_comparators_are_compared(samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out"
+    main(["execute", "--samples", str(samples), "--problems", str(tmp_path / "apps"), "--out", str(out),
+          "--comparator", "apps", "--compare", "strict", "--num-workers", "1"])  # fmt: skip
+    assert "1 of 4 verdicts differ between apps and strict" in capsys.readouterr().out
+    (flip,) = [json.loads(line) for line in (out / "flips.jsonl").read_text().splitlines()]
+    assert (flip["index"], flip["apps"], flip["strict"]) == (1, "passed test", "failed test")
+
+
+def test_execute_needs_programs_from_one_place(
+    samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    where = ["execute", "--problems", str(tmp_path / "apps"), "--out", str(tmp_path / "out")]
+    assert "either --programs or --samples" in fails_with(capsys, *where)
+    monkeypatch.delenv("CODERL_EXECUTION_TOKEN", raising=False)
+    elsewhere = ["--samples", str(samples), "--backend", "http"]
+    assert "needs the service's address" in fails_with(capsys, *where, *elsewhere)
+    address = ["--address", "http://127.0.0.1:1"]
+    assert "CODERL_EXECUTION_TOKEN" in fails_with(capsys, *where, *elsewhere, *address)
+
+
+def test_programs_run_on_a_service_get_the_same_verdicts(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Service(ExecutionConfig(num_workers=1), token="secret") as service:
+        monkeypatch.setenv("CODERL_EXECUTION_TOKEN", "secret")
+        where = ["--problems", str(tmp_path / "apps"), "--out", str(tmp_path / "out")]
+        main(["execute", "--samples", str(samples), *where, "--backend", "http", "--address", service.url])
+    wanted = ["PASSED_TEST", "FAILED_TEST", "FAILED_TEST", "COMPILE_ERROR"]
+    assert outcomes_in(tmp_path / "out" / "results.jsonl") == wanted

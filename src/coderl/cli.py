@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,9 +25,11 @@ from coderl import records
 from coderl.actor.model import PromptConfig
 from coderl.critic_sampling.search import CriticSamplingConfig
 from coderl.evaluation.pass_at_k import Summary, summarise
-from coderl.execution import ExecutionConfig, Executor, Job
+from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.execution.audit import main_audit
+from coderl.execution.backends import TOKEN_VARIABLE
 from coderl.execution.probes import print_doctor
+from coderl.execution.serve import main_serve
 from coderl.pipeline import learning, stages, summary, verify
 from coderl.pipeline.config import (
     CriticConfig,
@@ -155,7 +160,7 @@ def problems_check(
     reporter = Reporter()
     failed: list[tuple[str, int, str]] = []
     num_faults = 0
-    with Executor(config) as executor:
+    with open_executor(config) as executor:
         results = executor.run(Job(s, p.hidden_tests, fn_name=p.problem.fn_name, checker=p.checker) for p, _, s in jobs)
         paired = zip(jobs, results, strict=True)
         for (p, i, _), result in reporter.track(paired, "checking", total=len(jobs), unit="solutions"):
@@ -310,33 +315,74 @@ def sample(
 @app.command
 def execute(
     *,
-    programs: Path,
+    programs: Path | None = None,
+    samples: Path | None = None,
     problems: str,
     out: Path,
     split: str | None = None,
     tests: Literal["hidden", "example"] = "hidden",
+    compare: Literal["strict", "apps", "exact"] | None = None,
     config: Annotated[ExecutionConfig, Flat] = ExecutionConfig(),
 ) -> None:
     """Run programs on unit tests in the sandbox; a killed command continues.
 
         coderl execute --programs runs/mbpp/sample --problems data/mbpp/mbpp.jsonl --out runs/mbpp/execute
+        coderl execute --samples samples.jsonl --problems data/humaneval/HumanEval.jsonl --out runs/he
+        coderl execute --programs runs/apps/sample --problems data/APPS/test --out runs/apps/execute \
+            --comparator apps --compare strict --store-path runs/verdicts.sqlite
 
     Args:
         programs: The folder of a `sample` or `critic-sample` stage.
+        samples: In its place, a file as HumanEval and EvalPlus write it, with `task_id` and `completion` or
+            `solution`; the verdicts then also go to OUT/results.jsonl.
         problems: Where the programs' problems are.
         out: The stage's folder; the verdicts go to OUT/verdicts.
         split: Only this split of the problems.
         tests: The hidden tests, or those that the statements show.
+        compare: Also judge by this comparator and list the verdicts that differ (OUT/flips.jsonl).
     """
-    stages.execute(
-        out,
-        programs=programs,
-        problems=data.load(problems, split=split),
-        config=config,
-        tests=tests,
-        reporter=Reporter(),
-    )
+    reporter, loaded = Reporter(), data.load(problems, split=split)
+    if (programs is None) == (samples is None):
+        raise InputError("give either --programs or --samples")
+    if samples is not None:
+        programs = out / "sample"
+        stages.read_samples(programs, samples=samples, problems=loaded, reporter=reporter)
+    assert programs is not None
+    verdicts = partial(
+        stages.execute, programs=programs, problems=loaded, tests=tests, reporter=reporter
+    )  # what both comparators share
+    verdicts(out, config=config)
     _print_outcomes(out)
+    if samples is not None:
+        print(stages.write_results(out, programs))
+    if compare is not None:
+        other = out / f"by-{compare}"
+        verdicts(other, config=config.model_copy(update={"comparator": compare}))
+        _print_flips(out, other, config.comparator, compare)
+
+
+def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
+    """List the programs on which two comparators disagree."""
+    theirs = verdicts_of(second)
+    ours = verdicts_of(first)
+    flips = [(at, v.outcome, theirs[at].outcome) for at, v in ours.items() if v.outcome != theirs[at].outcome]
+    records.write_jsonl(
+        first / "flips.jsonl",
+        (
+            {"problem_id": at[0], "kind": at[1], "index": at[2], name: _outcome_name(a), other_name: _outcome_name(b)}
+            for at, a, b in flips
+        ),
+    )
+    table = Table(name, other_name, "programs")
+    for (a, b), number in Counter((_outcome_name(a), _outcome_name(b)) for _, a, b in flips).most_common():
+        table.add_row(a, b, str(number))
+    if flips:
+        Console().print(table)
+    print(f"{len(flips)} of {len(ours)} verdicts differ between {name} and {other_name}: {first / 'flips.jsonl'}")
+
+
+def _outcome_name(outcome: Outcome | None) -> str:
+    return "sandbox fault" if outcome is None else outcome.name.lower().replace("_", " ")
 
 
 def _print_outcomes(out: Path) -> None:
@@ -700,6 +746,25 @@ def audit_grader(
         json_file: Also write the verdicts here.
     """
     sys.exit(main_audit(battery, grader, json_file))
+
+
+@app.command(name="serve-execution")
+def serve_execution(
+    *, host: str = "127.0.0.1", port: int = 8321, config: Annotated[ExecutionConfig, Flat] = ExecutionConfig()
+) -> None:
+    """Run programs for other machines over HTTP, until interrupted.
+
+    The bearer token is CODERL_EXECUTION_TOKEN, or a new one that is printed. Expected outputs never cross the wire.
+
+        coderl serve-execution
+        CODERL_EXECUTION_TOKEN=... coderl serve-execution --host 10.0.0.7 --num-workers 16
+        coderl execute --backend http --address http://10.0.0.7:8321 ...
+
+    Args:
+        host: The address to listen on; others than the loopback one are open to others.
+        port: The port to listen on.
+    """
+    sys.exit(main_serve(config, host=host, port=port, token=os.environ.get(TOKEN_VARIABLE)))
 
 
 @app.command

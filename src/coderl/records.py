@@ -308,11 +308,8 @@ def read_table(path: Path, row_type: type[Row], *, batch_size: int = 4096) -> It
     """
     hints = typing.get_type_hints(row_type)
     converters = {f.name: _from_arrow(hints[f.name]) for f in dataclasses.fields(row_type)}  # type: ignore[arg-type]
-    for part in _parts(path):
-        try:
-            file = pq.ParquetFile(part)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{part}: not a readable Parquet file ({error})") from None
+    for part in parts_of(path):
+        file = _open_table(part)
         missing = converters.keys() - set(file.schema_arrow.names)
         if missing:
             raise InputError(f"{part}: lacks the columns {sorted(missing)} of a {row_type.__name__} table")
@@ -321,12 +318,29 @@ def read_table(path: Path, row_type: type[Row], *, batch_size: int = 4096) -> It
                 yield row_type(**{name: convert(record[name]) for name, convert in converters.items()})
 
 
-def _parts(path: Path) -> list[Path]:
+def parts_of(path: Path) -> list[Path]:
+    """Return the files of a table, in order.
+
+    Raises:
+        InputError: there is no such table.
+    """
     if path.is_dir():
         return sorted(p for p in path.glob("part-*.parquet"))
     if not path.exists():
         raise InputError(f"{path}: no such table")
     return [path]
+
+
+def num_rows(path: Path) -> int:
+    """Return how many rows a table has, without reading them."""
+    return sum(_open_table(part).metadata.num_rows for part in parts_of(path))
+
+
+def _open_table(part: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(part)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{part}: not a readable Parquet file ({error})") from None
 
 
 class PartedTable:
@@ -357,6 +371,16 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(plain(record), default=float) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write a file of JSON lines, all of it or nothing; return how many."""
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            count += 1
+    return count
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

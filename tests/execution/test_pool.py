@@ -218,3 +218,14 @@ def test_jobs_that_come_after_the_executor_was_closed_are_faults_and_do_not_hang
     assert isinstance(first, ExecutionResult)
     assert len(rest) == 59
     assert isinstance(rest[-1], SandboxError)
+
+
+def test_results_as_completed_do_not_wait_for_a_slow_program_before_them() -> None:
+    slow = Job("import time\ntime.sleep(1)\nprint(1)", (StdinTest("", "1"),))
+    quick = [Job(f"print({i})", (StdinTest("", str(i % 3)),)) for i in range(40)]
+    with Executor(ExecutionConfig(num_workers=2)) as executor:
+        found = list(executor.as_completed([slow, *quick]))
+    assert found[0][0] != 0
+    assert sorted(position for position, _ in found) == list(range(41))
+    passed = {position for position, result in found if result.outcome is Outcome.PASSED_TEST}
+    assert passed == {0, 1, 2, 3}

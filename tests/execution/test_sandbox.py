@@ -12,8 +12,11 @@ import pytest
 from coderl.execution import ExecutionConfig, Executor, Job, doctor, print_doctor
 from coderl.execution import sandbox as sandbox_module
 from coderl.execution.config import LAYERS, Isolation, Layer
+from coderl.execution.contact import Contact
+from coderl.execution.gate import Gate
 from coderl.execution.sandbox import Plan, RefusedError, ZygoteProcess, flavour_of, negotiate
-from coderl.types import CallTest, ExecutionResult, Outcome, SandboxError, StdinTest
+from coderl.execution.worker import Worker
+from coderl.types import AssertTest, CallTest, ExecutionResult, Outcome, SandboxError, StdinTest
 
 PORTABLE: tuple[Layer, ...] = ("landlock", "seccomp")
 LEVELS: list[tuple[Layer, ...]] = [LAYERS, PORTABLE, ("namespaces", "seccomp")]
@@ -215,3 +218,51 @@ def test_numpy_works_where_it_is_installed() -> None:
         (result,) = executor.run([Job(code, (StdinTest("", "10 5.0"),))])
     assert isinstance(result, ExecutionResult)
     assert result.outcome is Outcome.PASSED_TEST, result
+
+
+JUDGED = (AssertTest("def check(f):\n    for i in range(20):\n        assert f(i) == i * 'x' * 99\ncheck(f)"),)
+
+
+def test_what_a_killed_program_left_unread_does_not_reach_the_next() -> None:
+    config = ExecutionConfig(num_workers=1)
+    plan, zygote = negotiate(config)
+    try:
+        sleeper = {"kind": "module", "code": "import time\ntime.sleep(60)", "fn_name": None, "tests": [], "cpu_s": 9}
+        contact = Contact(zygote, sleeper, config)
+        contact.send({"call": 1, "path": "stale", "args": [], "kwargs": {}})
+        contact.send({"end": 1})
+        contact.close()
+        worker = Worker(config, zygote, Gate())
+        assert worker.run(Job("def f(i):\n    return i * 'x' * 99", JUDGED, "f")).outcome is Outcome.PASSED_TEST
+        assert worker.run(Job("def f(i):\n    return i * 'y' * 99", JUDGED, "f")).outcome is Outcome.FAILED_TEST
+    finally:
+        zygote.close()
+    assert plan.level != "unsafe"
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        "socket.socket(fileno=fd).shutdown(2)",
+        "os.write(fd, b''), os.write(fd, b'{\"hello\":1}')",
+        "os.set_blocking(fd, False)",
+        "fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)",
+        "socket.socket(fileno=fd).setsockopt(1, 7, 1)",
+        "socket.socket(fileno=fd).setsockopt(1, 16, 0)",
+        "os.ftruncate(fd, 1 << 20), os.lseek(fd, 1 << 20, 0)",
+    ],
+)
+def test_a_program_cannot_spoil_the_files_that_the_next_one_gets(sabotage: str) -> None:
+    code = f"import fcntl, os, socket\nfor fd in range(3, 1100):\n  try:\n    {sabotage}\n  except OSError:\n    pass"
+    with Executor(ExecutionConfig(num_workers=1)) as executor:
+        _, *after = executor.run(
+            [
+                Job(code, (StdinTest("", ""),)),
+                Job("def f(i):\n    return i * 'x' * 99", JUDGED, "f"),
+                Job("def f(i):\n    return i * 'y' * 99", JUDGED, "f"),
+                Job("print(input())", (StdinTest("6", "6"),)),
+            ]
+        )
+        assert executor.num_faults == 0
+    outcomes = [result.outcome for result in after if isinstance(result, ExecutionResult)]
+    assert outcomes == [Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.PASSED_TEST]

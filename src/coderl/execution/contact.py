@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import marshal
 import os
 import socket
@@ -59,7 +58,8 @@ class Contact:
     ) -> None:
         """Start the child; `is_eager` where its messages must be answered, else they may be left for a moment."""
         self._zygote, self._limits = zygote, limits
-        self._channel, self.output_fd = zygote.slots[slot].channel, zygote.slots[slot].output_fd
+        self._slot = zygote.slots[slot]
+        self._channel, self.output_fd = self._slot.channel, self._slot.output_fd
         self._is_eager = is_eager
         self._status: int | None = None
         self._pid = 0
@@ -70,7 +70,7 @@ class Contact:
         self.cpu_s = 0.0
         """Processor time at the last look; final once the child has ended."""
         try:
-            zygote.slots[slot].fill(marshal.dumps(job))
+            self._slot.fill(marshal.dumps(job))
         except OSError as error:
             raise SandboxError(f"a child could not be set up: {error}") from error
         self._number = zygote.fork(slot)
@@ -228,10 +228,7 @@ class Contact:
             self._look_for_end()
             if self._status is None:
                 self._zygote.read_report()
-        with contextlib.suppress(OSError):
-            while True:
-                _raw, ancillary, _flags, _address = self._channel.recvmsg(1, _ANCILLARY_BYTES, socket.MSG_DONTWAIT)
-                self._note(ancillary)
+        self._slot.reset()
 
 
 def memory_file(name: str, content: bytes) -> int:

@@ -6,13 +6,13 @@ import collections
 import contextlib
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
 from coderl.execution import assertions
 from coderl.execution.config import ExecutionConfig, Isolation, Job, Limits
 from coderl.execution.gate import Gate
-from coderl.execution.probes import check_containment
+from coderl.execution.probes import ways_out
 from coderl.execution.sandbox import Plan, ZygoteProcess, flavour_of, negotiate, start
 from coderl.execution.worker import Worker
 from coderl.types import AssertTest, ExecutionResult, InputError, SandboxError, StdinTest, UnitTest
@@ -27,15 +27,17 @@ Result = ExecutionResult | SandboxError
 class _Ticket:
     """A job on its way through the pool."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, on_done: Callable[[Result], None] = lambda _result: None) -> None:
         self.job = job
         self.done = threading.Event()
         self.result: Result | None = None
+        self._on_done = on_done
 
     def settle(self, result: Result) -> None:
         """Hand the result to whoever waits."""
         self.result = result
         self.done.set()
+        self._on_done(result)
 
 
 class Executor:
@@ -60,12 +62,13 @@ class Executor:
 
     def __enter__(self) -> Executor:
         self._is_closed = False
-        self._plan, zygote = negotiate(self.config)
-        self.isolation = self._plan.level
         try:
-            check_containment(self.config, zygote)
-        finally:
-            zygote.close()
+            self._plan, escapes = _reach(self.config)
+        except SandboxError:  # as any fault, tried once more; what cannot be had says so again
+            self._plan, escapes = _reach(self.config)
+        if escapes:
+            raise SandboxError(f"the sandbox does not hold: a program could {', '.join(escapes)}")
+        self.isolation = self._plan.level
         for index in range(self.config.num_workers):
             thread = threading.Thread(target=self._work, name=f"coderl-execution-{index}", daemon=True)
             thread.start()
@@ -96,31 +99,58 @@ class Executor:
             InputError: a job cannot be run as it is written.
             RuntimeError: the executor was not entered.
         """
-        if not self._threads:
-            raise RuntimeError("use the executor as a context manager: with Executor(config) as executor")
+        self._check_entered()
         pending: collections.deque[_Ticket] = collections.deque()
         recent: collections.OrderedDict[object, _Ticket] = collections.OrderedDict()
         for job in jobs:
             _validate(job)
             pending.append(self._submit(job, recent))
-            while len(pending) > 8 * self.config.num_workers + 8 or (pending and pending[0].done.is_set()):
+            while len(pending) > self._num_ahead() or (pending and pending[0].done.is_set()):
                 yield _result(pending.popleft())
         while pending:
             yield _result(pending.popleft())
+
+    def as_completed(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+        """(position, result) of each job as soon as it is there: nothing waits for a slow program before it.
+
+        Else as `run`, but that equal jobs are not recognised.
+        """
+        self._check_entered()
+        ready: queue.SimpleQueue[tuple[int, Result]] = queue.SimpleQueue()
+        num_running = 0
+        for index, job in enumerate(jobs):
+            _validate(job)
+            self._put(_Ticket(job, lambda result, index=index: ready.put((index, result))))
+            num_running += 1
+            while num_running > self._num_ahead() or not ready.empty():
+                yield ready.get()
+                num_running -= 1
+        for _ in range(num_running):
+            yield ready.get()
+
+    def _check_entered(self) -> None:
+        if not self._threads:
+            raise RuntimeError("use the executor as a context manager: with Executor(config) as executor")
+
+    def _num_ahead(self) -> int:
+        return 8 * self.config.num_workers + 8
 
     def _submit(self, job: Job, recent: collections.OrderedDict[object, _Ticket]) -> _Ticket:
         # `recent` holds the tickets, hence the tests: no other tuple can get the same id meanwhile.
         key = (job.code, id(job.tests), job.fn_name, job.checker)
         if key not in recent:
             recent[key] = _Ticket(job)
-            with self._closing:
-                if self._is_closed:
-                    recent[key].settle(SandboxError(_CLOSED))
-                else:
-                    self._tickets.put(recent[key])
+            self._put(recent[key])
             if len(recent) > _MAX_REMEMBERED:
                 recent.popitem(last=False)
         return recent[key]
+
+    def _put(self, ticket: _Ticket) -> None:
+        with self._closing:
+            if self._is_closed:
+                ticket.settle(SandboxError(_CLOSED))
+            else:
+                self._tickets.put(ticket)
 
     def _work(self) -> None:
         """Body of a thread: it starts zygotes itself, for they die with the thread that made them."""
@@ -142,6 +172,15 @@ class Executor:
                 _discard(zygotes, flavour)
         for flavour in list(zygotes):
             _discard(zygotes, flavour)
+
+
+def _reach(config: ExecutionConfig) -> tuple[Plan, list[str]]:
+    """The best plan that works here, and what a program in a sandbox made by it could do all the same."""
+    plan, zygote = negotiate(config)
+    try:
+        return plan, ways_out(config, zygote)
+    finally:
+        zygote.close()
 
 
 _CLOSED = "the executor was closed before this job's turn came"

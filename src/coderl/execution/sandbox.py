@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -25,6 +26,7 @@ NOBODY = 65534
 _START_LIMIT_S = 60.0
 _NUM_FILES = 1024
 _FIRST_SLOT_FD = 1000
+_MAX_PACKETS = 4096
 PROGRAM_SLOT, JUDGE_SLOT = 0, 1
 _NUM_THREADS = 512
 _STACK_BYTES = 256 << 20
@@ -174,6 +176,22 @@ class Slot:
         while view:
             view = view[os.write(self.job_fd, view) :]
 
+    def reset(self) -> None:
+        """Undo what a child that has ended did to the slot: the next one must find it as new.
+
+        Packets that were not read, on either side, and the flags of the files, which all children share.
+
+        Raises:
+            SandboxError: the slot is beyond repair (a program shut the socket down; no filter kept it from that).
+        """
+        for end in (self.channel, self.far):
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(_MAX_PACKETS):
+                    end.recv(1, socket.MSG_DONTWAIT)  # the rest of a packet, and files sent with it, are thrown away
+                raise SandboxError("a program spoilt the socket that it shared with the next one")
+        for fd in self.fds():
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR)
+
     def close(self) -> None:
         """Give the files back."""
         self.channel.close()
@@ -201,8 +219,6 @@ class ZygoteProcess:
         with far:
             fds = [far.fileno(), *self.slots[PROGRAM_SLOT].fds(), *self.slots[JUDGE_SLOT].fds()]
             self._process = _spawn(_zygote_config(config, plan, flavour, fds), fds)
-        for slot in self.slots:
-            slot.far.close()
         try:
             message = self._first_message()
         except BaseException:

@@ -23,8 +23,8 @@ times 100 153; getitimer 36 102; setitimer 38 103; timerfd_create 283 85; timerf
 eventfd2 290 19; epoll_create1 291 20; epoll_ctl 233 21; epoll_pwait 281 22; ppoll 271 73; pselect6 270 72
 getpid 39 172; getppid 110 173; gettid 186 178; getuid 102 174; geteuid 107 175; getgid 104 176; getegid 108 177
 getresuid 118 148; getresgid 120 150; getgroups 115 158; getpgid 121 155; getsid 124 156; sendto 44 206
-recvfrom 45 207; sendmsg 46 211; recvmsg 47 212; shutdown 48 210; getsockname 51 204; getpeername 52 205
-getsockopt 55 209; setsockopt 54 208; exit 60 93; exit_group 231 94; uname 63 160; fsync 74 82; fdatasync 75 83
+recvfrom 45 207; sendmsg 46 211; recvmsg 47 212; getsockname 51 204; getpeername 52 205
+getsockopt 55 209; exit 60 93; exit_group 231 94; uname 63 160; fsync 74 82; fdatasync 75 83
 ftruncate 77 46; truncate 76 45; fallocate 285 47; umask 95 166; getrusage 98 165; sysinfo 99 179; getrlimit 97 163
 setrlimit 160 164; sched_yield 24 124; sched_getparam 143 121; sched_getscheduler 145 120
 sched_get_priority_max 146 125; sched_get_priority_min 147 126; getcpu 309 168; futex 202 98; set_tid_address 218 96

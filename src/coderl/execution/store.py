@@ -21,10 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel
-
 import coderl
-from coderl.execution.config import Job
+from coderl.execution.config import ExecutionConfig, Job
 from coderl.types import AssertTest, CallTest, ExecutionResult, InputError, Outcome, SandboxError, StdinTest, UnitTest
 
 _FORMAT = 1
@@ -32,7 +30,6 @@ _CHUNK = 256
 _FLUSH_RESULTS = 32
 _FLUSH_S = 0.5
 _MAX_VARIABLES = 500
-_IRRELEVANT = frozenset({"num_workers", "recycle_after", "store_path"})
 _log = logging.getLogger(__name__)
 
 
@@ -48,11 +45,10 @@ class JobRunner(Protocol):
 # ------------------------------------------------------------------------------------------------------------- keys
 
 
-def policy_of(config: BaseModel) -> str:
-    """Return what decides a verdict besides program and tests; settings that only change speed are left out."""
+def policy_of(config: ExecutionConfig) -> str:
+    """Return what decides a verdict besides program and tests."""
     interpreter = [platform.python_implementation(), sys.version, platform.machine()]
-    settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in _IRRELEVANT}
-    return json.dumps([_FORMAT, coderl.__version__, interpreter, settings], sort_keys=True)
+    return json.dumps([_FORMAT, coderl.__version__, interpreter, config.decisive()], sort_keys=True)
 
 
 class Keys:

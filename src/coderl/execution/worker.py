@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -35,6 +36,8 @@ _TIMEOUT = Verdict(Outcome.RUNTIME_ERROR, "timeout", "the time limit was exceede
 _TOO_MUCH_OUTPUT = Verdict(Outcome.RUNTIME_ERROR, "output_limit", "the output limit was exceeded")
 _FORGED = Verdict(Outcome.RUNTIME_ERROR, "killed", "the program wrote on the sandbox's own channel")
 _SUBTYPES = {"MemoryError": "memory_limit"}
+_ADDRESS = re.compile(r"0x[0-9a-f]{8,}")
+"""Where an object happens to lie differs from run to run, and a verdict must not."""
 
 
 class _DoubtfulError(Exception):
@@ -311,9 +314,8 @@ def _error(error: Any) -> Verdict:
         return _FORGED
     name, line = str(error.get("type"))[:100], error.get("line")
     subtype = _SUBTYPES.get(name, name.lower())
-    return Verdict(
-        Outcome.RUNTIME_ERROR, subtype, str(error.get("message"))[:500], line if isinstance(line, int) else None
-    )
+    message = _ADDRESS.sub("0x...", str(error.get("message"))[:500])
+    return Verdict(Outcome.RUNTIME_ERROR, subtype, message, line if isinstance(line, int) else None)
 
 
 def _judged(message: dict[str, Any]) -> Verdict:

@@ -115,6 +115,7 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
         f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with tests),"
         f" {len(splits.validation)} validation, {len(splits.test)} test"
     )
+    recipe, config = config, _with_store(config, run_dir)
     warm = _warm_start(config, run_dir, splits, reporter)
     actor = _rounds(config, run_dir, splits, warm, reporter)
     with _control_beside(config, run_dir, warm, reporter):
@@ -122,8 +123,16 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
             _evaluate(config, run_dir / "evaluate" / name, splits, model, reporter)
         if config.critic_sampling:
             _critic_sampling(config, run_dir, splits, warm, actor, reporter)
-    records.write_json(run_dir / RECIPE, config.model_dump(mode="json"))
+    records.write_json(run_dir / RECIPE, recipe.model_dump(mode="json"))
     return write_report(run_dir, config, splits.test, config.rounds.num_rounds, reporter)
+
+
+def _with_store(config: RunConfig, run_dir: Path) -> RunConfig:
+    """Return the config with a store of verdicts in the run directory, unless it names one."""
+    if config.execution.store_path is not None:
+        return config
+    execution = config.execution.model_copy(update={"store_path": run_dir / "verdicts.sqlite"})
+    return config.model_copy(update={"execution": execution})
 
 
 @contextmanager

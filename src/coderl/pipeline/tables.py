@@ -26,8 +26,6 @@ class Verdict:
     message: str
     error_line: int | None
     test_outcomes: tuple[Outcome | None, ...]
-    cpu_s: float
-    wall_s: float
     isolation: str
     fault: str | None
     """The sandbox's own failure; such a program is masked out of training and counted."""
@@ -37,7 +35,7 @@ class Verdict:
         """Return the row for what the executor answered about `program`."""
         name = (program.problem_id, program.kind, program.index)
         if isinstance(result, SandboxError):
-            return cls(*name, None, None, "", None, (), 0.0, 0.0, "", str(result) or "unknown fault")
+            return cls(*name, None, None, "", None, (), "", str(result) or "unknown fault")
         return cls(
             *name,
             result.outcome,
@@ -45,14 +43,12 @@ class Verdict:
             result.message,
             result.error_line,
             result.test_outcomes,
-            result.cpu_s,
-            result.wall_s,
             result.isolation,
             None,
         )
 
     def result(self) -> ExecutionResult:
-        """Return the executor's answer again."""
+        """Return the executor's answer again, but for its cost."""
         assert self.outcome is not None
         return ExecutionResult(
             self.outcome,
@@ -60,10 +56,25 @@ class Verdict:
             self.message,
             self.error_line,
             self.test_outcomes,
-            self.cpu_s,
-            self.wall_s,
-            self.isolation,
+            isolation=self.isolation,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a verdict took. Apart from it, for times differ from run to run and verdicts do not."""
+
+    problem_id: str
+    kind: ProgramKind
+    index: int
+    cpu_s: float
+    wall_s: float
+
+    @classmethod
+    def of(cls, program: Program, result: ExecutionResult | SandboxError) -> Cost:
+        """Return the row for what the executor answered about `program`."""
+        spent = (0.0, 0.0) if isinstance(result, SandboxError) else (result.cpu_s, result.wall_s)
+        return cls(program.problem_id, program.kind, program.index, *spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,7 @@ class TrainedSample:
     """Of its tokens; 0 for a sample that could not move the actor and cost no step."""
 
 
-def key(row: Program | Verdict | Score) -> Key:
+def key(row: Program | Verdict | Cost | Score) -> Key:
     """Return what names the program of a row."""
     return (row.problem_id, row.kind.value, row.index)
 
