@@ -69,7 +69,7 @@ def add_adapters(backbone: nn.Module, config: LoraConfig) -> None:
 def merged_state(backbone: nn.Module) -> dict[str, Tensor]:
     """Return the weights of a backbone without adapters that computes the same; nothing is changed in place."""
     peft_module()
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Linear as AdaptedLinear
 
     state = {
         name.replace(".base_layer.", "."): tensor
@@ -77,7 +77,7 @@ def merged_state(backbone: nn.Module) -> dict[str, Tensor]:
         if ".lora_" not in name
     }
     for name, module in backbone.named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, AdaptedLinear):
             for adapter in module.active_adapters:
                 state[f"{name}.weight"] = state[f"{name}.weight"] + module.get_delta_weight(adapter)
     return state

@@ -53,29 +53,25 @@ def test_the_linear_layer_reads_the_states_and_then_the_likelihood(tiny):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_legacy_is_the_originals_code(tiny, family):
-    """Two layers on d^-1/2 times the state *before* w_t; each class's maximum over 512 positions, padding included."""
+    """Two layers on d^-1/2 times the state *before* w_t, one prefix at a time; d = 16."""
     critic = Critic(tiny(family), pooling="legacy").eval()
-    model, length = critic.model, len(PROGRAMS[0])
-    batch = model.collate(PROMPTS[:1], PROGRAMS[:1])
-    program, tokens = critic.both_logits(batch)
+    model, program = critic.model, PROGRAMS[0]
+    _, tokens = critic.both_logits(model.collate(PROMPTS[:1], [program]))
     first, _, second = critic.head
-    by_hand = []
-    for t in range(512):  # causal: the state before w_t is that after the last token of the first t
-        if t in (0, 300):
-            continue
-        prefix = [*PROGRAMS[0], *[model.pad_id] * 512][:t] if t <= length + 2 else None
-        if prefix is None:
-            break
-        states = model.states(model.collate(PROMPTS[:1], [prefix]))[0, -1] / 4.0  # d = 16
-        hidden = (first.weight @ states + first.bias).clamp(min=0)
-        by_hand.append(second.weight @ hidden + second.bias)
-    assert torch.allclose(tokens[0, 1:length], torch.stack(by_hand[: length - 1]), atol=1e-5)
-    assert (program[0] >= tokens[0].amax(0) - 1e-6).all()
-    if family == "t5":  # padding wins where it is likelier than any token: what the original's pooling does
-        wide = Batch(
-            *(torch.cat([f, f.new_zeros(1, 505)], 1) if f.shape[1] == length else f for f in vars(batch).values())
-        )
-        assert torch.allclose(critic.both_logits(wide)[1][0].amax(0), program[0], atol=1e-6)
+    for t in range(1, len(program)):
+        state = model.states(model.collate(PROMPTS[:1], [program[:t]]))[0, -1]  # has read w_1..w_t, predicts the next
+        expected = second.weight @ (first.weight @ state / 4 + first.bias).clamp(min=0) + second.bias
+        assert torch.allclose(tokens[0, t], expected, atol=1e-5)
+
+
+def test_legacy_takes_each_classs_maximum_over_512_positions(tiny):
+    """Padding spelt out as tokens of the program has the same maxima: it is pooled over like any other."""
+    critic = Critic(tiny(), pooling="legacy").eval()
+    program = critic.program_logits(critic.model.collate(PROMPTS[:1], PROGRAMS[:1]))
+    padded = [*PROGRAMS[0], *[critic.model.pad_id] * (512 - len(PROGRAMS[0]))]
+    _, tokens = critic.both_logits(critic.model.collate(PROMPTS[:1], [padded]))
+    assert tokens.shape[1] == 512
+    assert torch.allclose(program, tokens.amax(1), atol=1e-6)
 
 
 def test_legacy_depends_on_padding_and_the_others_do_not(tiny):
