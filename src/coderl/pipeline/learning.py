@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coderl import records, returns
 from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.calibration import report as critic_report
@@ -333,7 +335,8 @@ def train_actor(
 ) -> None:  # fmt: skip
     """Write the actor after reinforcement learning from execution feedback, mixed with cross-entropy (Eq. 14).
 
-    `pools` are (sample, execute, score) folders; the last is None where the spread needs no critic.
+    `pools` are (sample, execute, score) folders; the last is None where the spread needs no critic. What clipping and
+    the KL divergence refer to is the actor as it comes in.
     """
 
     def work(folder: Path) -> dict[str, Any]:
@@ -341,7 +344,12 @@ def train_actor(
         encoded = {p.problem_id: tuple(loaded.encode_prompt(p)) for p in problems}
         samples = [s for pool in pools for s in _actor_examples(*pool, encoded, returns_config)]
         solutions = solution_examples(loaded, solved)
-        steps = actor_steps(loaded.model, samples, solutions, config, checkpoint_dir=folder / ".checkpoints")
+        if config.clip_range is not None:
+            samples = with_log_probs(loaded.model, samples)
+        reference = LanguageModel.load(actor) if config.kl_weight else None
+        steps = actor_steps(
+            loaded.model, samples, solutions, config, reference=reference, checkpoint_dir=folder / ".checkpoints"
+        )
         facts = log_steps(steps, folder, reporter, f"actor on {len(samples)} samples")
         loaded.model.save(folder / "model")
         used = sum(any(s.token_returns) for s in samples)
@@ -395,6 +403,22 @@ def _group_examples(
             rho = returns.spread_return(kept, len(program.tokens), outcome, spread=config.spread)
         examples.append(ActorExample(prompt, program.tokens, rho))
     return merge_copies(examples)
+
+
+def with_log_probs(
+    model: LanguageModel, samples: Sequence[ActorExample], *, batch_size: int = 64
+) -> list[ActorExample]:
+    """Return the samples with the log-probability that `model` gives each of their tokens."""
+    found: list[ActorExample] = []
+    with torch.no_grad():
+        for start in range(0, len(samples), batch_size):
+            part = samples[start : start + batch_size]
+            log_probs = model.log_probs(model.collate([s.prompt for s in part], [s.program for s in part]))
+            found += [
+                replace(sample, sampling_log_probs=tuple(row[: len(sample.program)]))
+                for sample, row in zip(part, log_probs.tolist(), strict=True)
+            ]
+    return found
 
 
 def merge_copies(samples: Sequence[ActorExample]) -> list[ActorExample]:
