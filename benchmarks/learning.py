@@ -123,7 +123,7 @@ def arm_config(arm: str, config: RunConfig) -> RunConfig:
 
 
 def _share_first_samples(found: Path, wanted: Path, config: RunConfig, settings: RunConfig) -> None:
-    """Copy the first round's programs and verdicts, which the warm start alone decides, instead of drawing them again."""
+    """Copy the first round's programs and verdicts, which the warm start alone decides."""
     needs_greedy = settings.returns.baseline == "greedy" != config.returns.baseline
     for name in ("sample", "execute"):
         if (found / name / records.MANIFEST).exists() and not needs_greedy and not (wanted / name).exists():

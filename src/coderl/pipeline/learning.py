@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from coderl import records, returns
 from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.calibration import report as critic_report
@@ -33,7 +31,7 @@ from coderl.pipeline.tables import (
 from coderl.training.loop import StepMetrics
 from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample
 from coderl.training.pretrain import pretrain as pretrain_steps
-from coderl.training.train_actor import ActorTrainingConfig
+from coderl.training.train_actor import ActorTrainingConfig, with_log_probs
 from coderl.training.train_actor import train_actor as actor_steps
 from coderl.training.train_critic import train_critic as critic_steps
 from coderl.training.train_repair import repair_pairs
@@ -402,23 +400,7 @@ def _group_examples(
         else:
             rho = returns.spread_return(kept, len(program.tokens), outcome, spread=config.spread)
         examples.append(ActorExample(prompt, program.tokens, rho))
-    return merge_copies(examples)
-
-
-def with_log_probs(
-    model: LanguageModel, samples: Sequence[ActorExample], *, batch_size: int = 64
-) -> list[ActorExample]:
-    """Return the samples with the log-probability that `model` gives each of their tokens."""
-    found: list[ActorExample] = []
-    with torch.no_grad():
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            log_probs = model.log_probs(model.collate([s.prompt for s in part], [s.program for s in part]))
-            found += [
-                replace(sample, sampling_log_probs=tuple(row[: len(sample.program)]))
-                for sample, row in zip(part, log_probs.tolist(), strict=True)
-            ]
-    return found
+    return merge_copies(examples) if config.count_copies else list({e.program: e for e in examples}.values())
 
 
 def merge_copies(samples: Sequence[ActorExample]) -> list[ActorExample]:

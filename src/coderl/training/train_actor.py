@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class ActorTrainingConfig(BaseModel):
     ce_weight: float = Field(default=1.0, ge=0)
     """Equal weights in each step are the paper's; the original alternates steps."""
     solution_share: float = Field(default=1.0, gt=0, le=1)
-    """Solutions drawn for each sample. A model that knows its solutions well learns more from a step on fewer of them."""
+    """Solutions drawn for each sample. A model that knows them well learns more from a step on fewer."""
     reduction: Reduction = "token_mean"
     """How tokens add up in both terms; `sequence_sum` is the paper's Eq. 1 and 14 by the letter."""
     clip_range: float | None = Field(default=None, gt=0, lt=1)
@@ -54,6 +54,22 @@ def drop_zero_returns(samples: Sequence[ActorExample]) -> tuple[list[ActorExampl
     """Return the samples that can move the actor, and how many cannot because all their token returns are 0."""
     kept = [sample for sample in samples if any(sample.token_returns)]
     return kept, len(samples) - len(kept)
+
+
+def with_log_probs(
+    actor: LanguageModel, samples: Sequence[ActorExample], *, batch_size: int = 64
+) -> list[ActorExample]:
+    """Return the samples with the log-probability that `actor` gives each of their tokens."""
+    found: list[ActorExample] = []
+    with torch.no_grad():
+        for start in range(0, len(samples), batch_size):
+            part = samples[start : start + batch_size]
+            log_probs = actor.log_probs(actor.collate([s.prompt for s in part], [s.program for s in part]))
+            found += [
+                replace(sample, sampling_log_probs=tuple(row[: len(sample.program)]))
+                for sample, row in zip(part, log_probs.tolist(), strict=True)
+            ]
+    return found
 
 
 def train_actor(
