@@ -133,7 +133,7 @@ def test_pairs_are_alike_in_length_when_bucketed():
 
 @pytest.mark.parametrize("bucket", [True, False])
 def test_a_share_of_the_samples_has_solutions_spread_evenly(bucket):
-    """8 samples at a share of 1/4: two solutions an epoch, four samples apart, none twice before all have been drawn."""
+    """8 samples at a share of 1/4: two solutions an epoch, four samples apart, none twice before all were drawn."""
     solutions = [CrossEntropyExample((9,), (40 + i,)) for i in range(4)]
     of_epoch = step_examples([SAMPLE] * 8, solutions, OptimConfig(bucket_by_length=bucket, seed=1), 0.25)
     epochs = [of_epoch(0), of_epoch(1)]
