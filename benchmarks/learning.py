@@ -3,8 +3,8 @@
     python benchmarks/learning.py [--quick] [--seeds 5] [--arms uniform rloo ...] [--out DIR] --json FILE
 
 Each seed is a MiniAPPS of its own with a model of its own: one warm start, and from it every arm, with as many
-problems, samples and updates; the control with more cross-entropy has as many CPU-seconds as all of the actor-critic arm's
-sampling, execution, critic and updates. Each model is tested at the temperature that suits it best on validation
+problems, samples and updates; the control with more cross-entropy has as many CPU-seconds as all of the actor-critic
+arm's sampling, execution, critic and updates. Each model is tested at the temperature that suits it best on validation
 problems. Intervals are paired bootstraps over (seed, problem). Every part is a stage folder under `--out`: a killed
 benchmark continues where it was. Flags of the recipe (`--rounds.num-rounds 2`) may follow.
 """
