@@ -46,25 +46,36 @@ RECIPE = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
 CONTROL = "ce_control"
 ARMS: dict[str, dict[str, Any]] = {
     "actor_critic": {},
-    "uniform": {"returns": {"spread": "uniform"}, "actor_training": {"rl_weight": 1.0}},
-    "linear_decay": {"returns": {"spread": "linear_decay"}, "actor_training": {"rl_weight": 2.0}},
+    "uniform": {"returns.spread": "uniform", "actor_training.rl_weight": 1.0},
+    "linear_decay": {"returns.spread": "linear_decay"},
     "rejection_sampling": {
-        "returns": {"baseline": "none", "filter": "positive_only", "spread": "uniform"},
-        "actor_training": {"rl_weight": 1.0},
+        "returns.baseline": "none",
+        "returns.filter": "positive_only",
+        "returns.spread": "uniform",
+        "actor_training.rl_weight": 1.0,
     },
     "rloo": {
-        "returns": {"baseline": "leave_one_out", "filter": "all", "spread": "uniform"},
-        "actor_training": {"rl_weight": 1.0},
+        "returns.baseline": "leave_one_out",
+        "returns.filter": "all",
+        "returns.spread": "uniform",
+        "returns.count_copies": True,
+        "actor_training.rl_weight": 1.0,
     },
     "grpo": {
-        "returns": {"baseline": "group_normalised", "filter": "all", "spread": "uniform"},
-        "actor_training": {"rl_weight": 1.0, "clip_range": 0.2, "kl_weight": 0.04},
+        "returns.baseline": "group_normalised",
+        "returns.filter": "all",
+        "returns.spread": "uniform",
+        "returns.count_copies": True,
+        "actor_training.rl_weight": 1.0,
+        "actor_training.clip_range": 0.2,
+        "actor_training.kl_weight": 0.04,
     },
-    "greedy_baseline": {"returns": {"baseline": "greedy", "filter": "all"}},
+    "greedy_baseline": {"returns.baseline": "greedy", "returns.filter": "all"},
     CONTROL: {},
 }
 """What each arm changes in the recipe; rejection sampling is cross-entropy on the samples that passed."""
-
+GROUPED = {"rloo": 4, "grpo": 4, "greedy_baseline": 4}
+"""Samples a problem at least, of arms that compare them: they draw as many programs, for fewer problems."""
 QUICK_ARMS = ["uniform", "rejection_sampling", CONTROL]
 
 Scores = dict[str, float]
@@ -119,15 +130,23 @@ def train_arm(
 
 def arm_config(arm: str, config: RunConfig) -> RunConfig:
     """Return the recipe with what the arm changes in it."""
-    changed = {name: getattr(config, name).model_copy(update=update) for name, update in ARMS[arm].items()}
-    return config.model_copy(update=changed)
+    settings = config.model_dump(mode="json")
+    for name, value in ARMS[arm].items():
+        group, _, key = name.partition(".")
+        settings[group][key] = value
+    rounds, wanted = settings["rounds"], GROUPED.get(arm, 1)
+    num_samples = rounds["sample"]["num_samples"]
+    if num_samples < wanted and rounds["problems_per_round"]:
+        rounds["sample"]["num_samples"] = wanted
+        rounds["problems_per_round"] = max(rounds["problems_per_round"] * num_samples // wanted, 1)
+    return RunConfig.model_validate(settings)
 
 
 def _share_first_samples(found: Path, wanted: Path, config: RunConfig, settings: RunConfig) -> None:
-    """Copy the first round's programs and verdicts, which the warm start alone decides."""
-    needs_greedy = settings.returns.baseline == "greedy" != config.returns.baseline
+    """Copy the first round's programs and verdicts where both arms draw the same from the warm start."""
+    is_same = settings.rounds == config.rounds and settings.returns.baseline == config.returns.baseline
     for name in ("sample", "execute"):
-        if (found / name / records.MANIFEST).exists() and not needs_greedy and not (wanted / name).exists():
+        if is_same and (found / name / records.MANIFEST).exists() and not (wanted / name).exists():
             shutil.copytree(found / name, wanted / name)
 
 
