@@ -31,7 +31,7 @@ from rich.table import Table
 
 from coderl import records
 from coderl.evaluation.pass_at_k import Summary, paired_bootstrap
-from coderl.pipeline import run, stages
+from coderl.pipeline import learning, run, stages
 from coderl.pipeline.config import RunConfig, SampleConfig, load_recipe
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.summary import evaluation
@@ -44,39 +44,35 @@ KS = (1, 5)
 RECIPE = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
 
 CONTROL = "ce_control"
+REJECTION = "rejection_sampling"
+UNIFORM: dict[str, Any] = {"returns.spread": "uniform", "actor_training.rl_weight": 1.0}
 ARMS: dict[str, dict[str, Any]] = {
     "actor_critic": {},
-    "uniform": {"returns.spread": "uniform", "actor_training.rl_weight": 1.0},
+    "uniform": UNIFORM,
     "linear_decay": {"returns.spread": "linear_decay"},
-    "rejection_sampling": {
-        "returns.baseline": "none",
-        "returns.filter": "positive_only",
-        "returns.spread": "uniform",
-        "actor_training.rl_weight": 1.0,
-    },
+    REJECTION: {"returns.baseline": "none", "returns.filter": "positive_only", **UNIFORM},
     "rloo": {
         "returns.baseline": "leave_one_out",
         "returns.filter": "all",
-        "returns.spread": "uniform",
         "returns.count_copies": True,
-        "actor_training.rl_weight": 1.0,
+        **UNIFORM,
     },
     "grpo": {
         "returns.baseline": "group_normalised",
         "returns.filter": "all",
-        "returns.spread": "uniform",
         "returns.count_copies": True,
-        "actor_training.rl_weight": 1.0,
+        **UNIFORM,
         "actor_training.clip_range": 0.2,
         "actor_training.kl_weight": 0.04,
     },
     "greedy_baseline": {"returns.baseline": "greedy", "returns.filter": "all"},
     CONTROL: {},
 }
-"""What each arm changes in the recipe; rejection sampling is cross-entropy on the samples that passed."""
+"""What each arm changes in the recipe. Rejection sampling is cross-entropy, from the warm start, on those samples of
+the actor-critic arm that passed, with as many updates as all its rounds; the uniform spread draws its own."""
 GROUPED = {"rloo": 4, "grpo": 4, "greedy_baseline": 4}
 """Samples a problem at least, of arms that compare them: they draw as many programs, for fewer problems."""
-QUICK_ARMS = ["uniform", "rejection_sampling", CONTROL]
+QUICK_ARMS = ["uniform", REJECTION, CONTROL]
 
 Scores = dict[str, float]
 """Of each (seed, problem)."""
@@ -124,6 +120,8 @@ def train_arm(
     if arm == CONTROL:
         return run._ce_control(config, folder / "actor_critic", splits, warm, reporter)
     settings = arm_config(arm, config)
+    if arm == REJECTION:
+        return _rejection_sampling(settings, folder, splits, warm, reporter)
     _share_first_samples(folder / "actor_critic" / "round-00", folder / arm / "round-00", config, settings)
     return run._rounds(settings, folder / arm, splits, warm, reporter)
 
@@ -140,6 +138,21 @@ def arm_config(arm: str, config: RunConfig) -> RunConfig:
         rounds["sample"]["num_samples"] = wanted
         rounds["problems_per_round"] = max(rounds["problems_per_round"] * num_samples // wanted, 1)
     return RunConfig.model_validate(settings)
+
+
+def _rejection_sampling(
+    config: RunConfig, folder: Path, splits: run.Splits, warm: Path | str, reporter: Reporter
+) -> Path:
+    out = folder / REJECTION / "actor"
+    rounds = sorted((folder / "actor_critic").glob("round-*"))
+    optim = config.actor_training.optim
+    limits = {name: value * len(rounds) for name in ("num_steps", "num_epochs") if (value := getattr(optim, name))}
+    more = config.actor_training.model_copy(update={"optim": optim.model_copy(update=limits)})
+    learning.train_actor(
+        out, actor=warm, pools=[(r / "sample", r / "execute", None) for r in rounds], problems=run.bare(splits.tested),
+        solved=splits.solved, config=more, returns_config=config.returns, prompt=config.prompt, reporter=reporter,
+    )  # fmt: skip
+    return out / "model"
 
 
 def _share_first_samples(found: Path, wanted: Path, config: RunConfig, settings: RunConfig) -> None:
@@ -199,7 +212,11 @@ def measured(folder: Path, model: str) -> Measured:
 
 
 def _train_cpu_s(folder: Path, model: str) -> float:
-    parts = {"warm_start": ("init", "pretrain", "warm-start"), CONTROL: ("actor_critic/ce-control",)}
+    parts = {
+        "warm_start": ("init", "pretrain", "warm-start"),
+        CONTROL: ("actor_critic/ce-control",),
+        REJECTION: ("actor_critic/round-*/sample", "actor_critic/round-*/execute", f"{REJECTION}/actor"),
+    }
     patterns = parts.get(model, (f"{model}/round-*/*",))
     found = [stages.facts_of(p) for pattern in patterns for p in folder.glob(pattern)]
     return sum(facts["cpu_s"] + facts.get("sandbox_cpu_s", 0.0) for facts in found)
