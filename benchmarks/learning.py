@@ -72,7 +72,7 @@ ARMS: dict[str, dict[str, Any]] = {
 the actor-critic arm that passed, with as many updates as all its rounds; the uniform spread draws its own."""
 GROUPED = {"rloo": 4, "grpo": 4, "greedy_baseline": 4}
 """Samples a problem at least, of arms that compare them: they draw as many programs, for fewer problems."""
-QUICK_ARMS = ["uniform", REJECTION, CONTROL]
+QUICK_ARMS = [REJECTION, CONTROL]
 
 Scores = dict[str, float]
 """Of each (seed, problem)."""
