@@ -1,15 +1,12 @@
 """What the pipeline makes of tables: canaries, token lines, the error-line spread, parts of the problems."""
 
-import dataclasses
-
 import pytest
 
 from coderl import lm
 from coderl.pipeline.config import ReturnsConfig
-from coderl.pipeline.learning import _group_examples, held_out_part, token_lines, with_log_probs
+from coderl.pipeline.learning import _group_examples, held_out_part, token_lines
 from coderl.pipeline.run import Selection
 from coderl.pipeline.tables import Verdict, key, sample_canaries
-from coderl.training.losses import ActorExample
 from coderl.types import ExecutionResult, Outcome, Program, ProgramKind
 
 SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
@@ -65,15 +62,6 @@ def test_a_failure_without_a_known_line_is_spread_evenly(model):
     group = [(bad, verdict(bad, Outcome.FAILED_TEST))]
     (found,) = _group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
     assert found.token_returns == (-0.3,) * len(bad.tokens)
-
-
-def test_sampling_log_probs_are_those_of_the_policy_in_order(model):
-    samples = [ActorExample((10, 11), (20, 21, 22, 2), (1.0,) * 4), ActorExample((10,), (30, 2), (1.0,) * 2)]
-    found = with_log_probs(model, samples, batch_size=2)
-    for sample, before in zip(found, samples, strict=True):
-        alone = model.log_probs(model.collate([sample.prompt], [sample.program]))[0].tolist()
-        assert sample.sampling_log_probs == pytest.approx(alone, abs=1e-5)
-        assert dataclasses.replace(sample, sampling_log_probs=None) == before
 
 
 def test_canaries_by_hand():

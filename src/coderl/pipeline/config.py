@@ -139,6 +139,9 @@ class ReturnsConfig(Config):
     spread: Spread = "critic"
     filter: AdvantageFilter = "all"
     negative_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
+    count_copies: bool = True
+    """Whether a program drawn again for a problem counts again (the policy gradient) or once: then a problem that is
+    always solved weighs no more than one that was solved for the first time."""
 
 
 class RepairConfig(Config):

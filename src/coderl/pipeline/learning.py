@@ -10,8 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from coderl import records, returns
 from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.calibration import report as critic_report
@@ -38,7 +36,7 @@ from coderl.training.canaries import gradient_norms, kl_to_reference
 from coderl.training.loop import StepMetrics
 from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample, num_copies
 from coderl.training.pretrain import pretrain as pretrain_steps
-from coderl.training.train_actor import ActorTrainingConfig
+from coderl.training.train_actor import ActorTrainingConfig, with_log_probs
 from coderl.training.train_actor import train_actor as actor_steps
 from coderl.training.train_critic import train_critic as critic_steps
 from coderl.training.train_repair import repair_pairs
@@ -439,25 +437,6 @@ def _write_samples(folder: Path, samples: Sequence[ActorExample]) -> None:
     records.PartedTable(folder / "samples", TrainedSample).write(0, rows)
 
 
-def with_log_probs(
-    model: LanguageModel, samples: Sequence[ActorExample], *, batch_size: int = 64
-) -> list[ActorExample]:
-    """Return the samples with the log-probability that `model`, which drew them, gives each of their tokens.
-
-    At temperature 1, as the policy that is trained is compared with them, whatever temperature they were drawn at.
-    """
-    found: list[ActorExample] = []
-    with torch.no_grad():
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            log_probs = model.log_probs(model.collate([s.prompt for s in part], [s.program for s in part]))
-            found += [
-                replace(sample, sampling_log_probs=tuple(row[: len(sample.program)]))
-                for sample, row in zip(part, log_probs.tolist(), strict=True)
-            ]
-    return found
-
-
 def _actor_examples(
     sampled: Path,
     executed: Path,
@@ -506,7 +485,7 @@ def _group_examples(
                 kept, len(program.tokens), outcome, spread=spread, token_lines=lines, error_line=verdict.error_line
             )
         examples.append(ActorExample(prompt, program.tokens, rho, problem_id=program.problem_id))
-    return merge_copies(examples)
+    return merge_copies(examples) if config.count_copies else list({e.program: e for e in examples}.values())
 
 
 def token_lines(model: LanguageModel, program: Program) -> list[int]:

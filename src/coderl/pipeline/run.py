@@ -209,7 +209,8 @@ def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, 
         chosen = [order[(index * size + i) % len(order)] for i in range(size)]
         pool = (folder / "sample", folder / "execute")
         stages.sample(pool[0], actor=actor, problems=bare(chosen), config=config.rounds.sample, prompt=config.prompt,
-                      seed=config.seed + index, reporter=reporter)  # fmt: skip
+                      seed=config.seed + index, greedy=config.returns.baseline == "greedy",
+                      reporter=reporter)  # fmt: skip
         stages.execute(pool[1], programs=pool[0], problems=chosen, config=config.execution, reporter=reporter)
         scores = None
         if config.returns.spread == "critic":
