@@ -119,3 +119,21 @@ def test_the_best_of_the_judged_actors_is_kept_and_ties_go_to_the_earlier(tmp_pa
     assert selection.best == "actor 0"
     assert dropped == [False, False, False, True]
     assert selection.scores == {"warm-start": 0.3, "round-00": 0.5, "round-01": 0.5, "round-02": 0.4}
+
+
+def judged(*drawn):
+    """Return programs of one problem with their verdicts, from (tokens, outcome) pairs."""
+    pairs = []
+    for index, (tokens, outcome) in enumerate(drawn):
+        program = Program("p", index, "", ProgramKind.SAMPLE, tokens)
+        pairs.append((program, Verdict("p", program.kind, index, outcome, None, "", None, (), "", None)))
+    return pairs
+
+
+@pytest.mark.parametrize(("count_copies", "expected"), [(True, 2.0), (False, 1.0)])
+def test_a_program_drawn_twice_counts_twice_or_once(model, count_copies, expected):
+    """Both ways its gradient costs one row: r = 1 a copy, no baseline, failures filtered to 0."""
+    group = judged(((7, 8), Outcome.PASSED_TEST), ((7, 8), Outcome.PASSED_TEST), ((9,), Outcome.FAILED_TEST))
+    config = ReturnsConfig(baseline="none", spread="uniform", filter="positive_only", count_copies=count_copies)
+    found = {e.program: e.token_returns for e in _group_examples(group, {}, model, (1,), config)}
+    assert found == {(7, 8): (expected, expected), (9,): (0.0,)}
