@@ -217,9 +217,10 @@ def _train_cpu_s(folder: Path, model: str) -> float:
         CONTROL: ("actor_critic/ce-control",),
         REJECTION: ("actor_critic/round-*/sample", "actor_critic/round-*/execute", f"{REJECTION}/actor"),
     }
-    patterns = parts.get(model, (f"{model}/round-*/*",))
-    found = [stages.facts_of(p) for pattern in patterns for p in folder.glob(pattern)]
-    return sum(facts["cpu_s"] + facts.get("sandbox_cpu_s", 0.0) for facts in found)
+    patterns = parts.get(model, (f"{model}/round-*/**", f"{model}/validate/**"))
+    found = {path.parent for pattern in patterns for path in folder.glob(f"{pattern}/{records.MANIFEST}")}
+    facts = [stages.facts_of(path) for path in found]
+    return sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts)
 
 
 def report_of(out: Path, seeds: Sequence[int], arms: Sequence[str]) -> dict[str, Any]:
