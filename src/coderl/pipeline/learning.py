@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +17,15 @@ from coderl.critic.values import values
 from coderl.lm import LanguageModel, keep_first_layers
 from coderl.pipeline.config import CriticConfig, PretrainConfig, RepairConfig, ReturnsConfig
 from coderl.pipeline.console import Reporter
+from coderl.pipeline.examples import actor_examples, critic_examples, failed_pairs, solution_examples
 from coderl.pipeline.stages import hash_model, hash_problems, run_stage
 from coderl.pipeline.tables import (
-    Key,
     Score,
     TrainedSample,
     Verdict,
-    by_problem,
     judged,
-    key,
     programs_of,
     sample_canaries,
-    scores_of,
     verdicts_of,
 )
 from coderl.training.canaries import gradient_norms, kl_to_reference
@@ -39,11 +35,10 @@ from coderl.training.pretrain import pretrain as pretrain_steps
 from coderl.training.train_actor import ActorTrainingConfig, with_log_probs
 from coderl.training.train_actor import train_actor as actor_steps
 from coderl.training.train_critic import train_critic as critic_steps
-from coderl.training.train_repair import repair_pairs
 from coderl.training.train_repair import train_repair as repair_steps
 from coderl.training.warm_start import WarmStartConfig
 from coderl.training.warm_start import warm_start as warm_start_steps
-from coderl.types import InputError, LabelledProblem, Outcome, Problem, Program, ProgramKind
+from coderl.types import InputError, LabelledProblem, Problem, Program
 
 
 def log_steps(steps: Iterable[StepMetrics], folder: Path, reporter: Reporter, title: str) -> dict[str, Any]:
@@ -57,17 +52,6 @@ def log_steps(steps: Iterable[StepMetrics], folder: Path, reporter: Reporter, ti
     if last is None:
         return {"num_steps": 0}
     return {"num_steps": last.step, "last_loss": round(last.loss, 4), "update_cpu_s": round(last.cpu_s, 2)}
-
-
-def solution_examples(actor: Actor, problems: Sequence[LabelledProblem]) -> list[CrossEntropyExample]:
-    """Return every reference solution of the problems as something to imitate."""
-    return [
-        CrossEntropyExample(tuple(prompt), actor.encode_solution(labelled.problem, solution))
-        for labelled in problems
-        if labelled.solutions
-        for prompt in [actor.encode_prompt(labelled.problem)]
-        for solution in labelled.solutions
-    ]
 
 
 # ------------------------------------------------------------------------------------------------- supervised stages
@@ -136,7 +120,7 @@ def train_repair(
     def work(folder: Path) -> dict[str, Any]:
         loaded = Actor.load(actor, prompt)
         solved = {p.problem.problem_id: p for p in problems if p.solutions}
-        pairs = [pair for sampled, executed in pools for pair in _failed_pairs(sampled, executed, solved)]
+        pairs = [pair for sampled, executed in pools for pair in failed_pairs(sampled, executed, solved)]
         random.Random(seed).shuffle(pairs)
         examples = []
         for problem, program, verdict, solution in pairs[: config.max_pairs]:
@@ -152,21 +136,6 @@ def train_repair(
     settings = {"repair": config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json"), "seed": seed}
     inputs = {"actor": hash_model(actor), "problems": hash_problems(problems), **_hash_pools(pools)}
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
-
-
-def _failed_pairs(
-    sampled: Path, executed: Path, solved: dict[str, LabelledProblem]
-) -> list[tuple[Problem, Program, Verdict, str]]:
-    pairs: list[tuple[Problem, Program, Verdict, str]] = []
-    for problem_id, group in by_problem(judged(programs_of(sampled), verdicts_of(executed))).items():
-        labelled = solved.get(problem_id)
-        if labelled is None:
-            continue
-        failed = list({p.code: (p, v) for p, v in group if v.outcome is not Outcome.PASSED_TEST}.values())
-        for pair in repair_pairs([p.code for p, _ in failed], labelled.solutions):
-            program, verdict = failed[pair.failed_index]
-            pairs.append((labelled.problem, program, verdict, pair.solution))
-    return pairs
 
 
 def _hash_pools(pools: Sequence[tuple[Path, Path]]) -> dict[str, str]:
@@ -209,7 +178,7 @@ def train_critic(
 
     def work(folder: Path) -> dict[str, Any]:
         critic = load_critic(init, num_outcomes, config)
-        examples, validation, held_out = _critic_examples(critic.model, pools, problems, config, prompt)
+        examples, validation, held_out = critic_examples(critic.model, pools, problems, config, prompt)
         if not examples:
             raise InputError("no sampled program has a verdict, so there is nothing for a critic to learn from")
         steps = critic_steps(
@@ -234,7 +203,7 @@ def measure_critic(
 
     def work(folder: Path) -> dict[str, Any]:
         model = Critic.load(critic)
-        examples, _, _ = _critic_examples(model.model, [pool], problems, CriticConfig(held_out=0.0), prompt)
+        examples, _, _ = critic_examples(model.model, [pool], problems, CriticConfig(held_out=0.0), prompt)
         return _measure(model, examples, folder)
 
     inputs = {"critic": hash_model(critic), "problems": hash_problems(problems), **_hash_pools([pool])}
@@ -256,40 +225,6 @@ def load_critic(init: Path | str, num_outcomes: int, config: CriticConfig) -> Cr
     if critic.num_outcomes != num_outcomes:
         raise InputError(f"{init}: a critic of {critic.num_outcomes} outcomes, expected {num_outcomes}")
     return critic
-
-
-def _critic_examples(
-    model: LanguageModel,
-    pools: Sequence[tuple[Path, Path]],
-    problems: Sequence[LabelledProblem],
-    config: CriticConfig,
-    prompt: PromptConfig,
-) -> tuple[list[CriticExample], list[CriticExample], list[CriticExample]]:
-    """Return the programs to train on, to validate on and to report on, copies merged; each problem is in one part."""
-    by_id = {p.problem.problem_id: p for p in problems}
-    found: Counter[tuple[str, tuple[int, ...], Outcome]] = Counter()
-    for sampled, executed in pools:
-        for program, verdict in judged(programs_of(sampled), verdicts_of(executed)):
-            if program.tokens and verdict.outcome is not None and program.problem_id in by_id:
-                found[program.problem_id, program.tokens, verdict.outcome] += 1
-    if config.use_solutions:
-        actor = Actor(model, prompt)
-        for labelled in problems:
-            for solution in labelled.solutions:
-                tokens = actor.encode_solution(labelled.problem, solution)
-                found[labelled.problem.problem_id, tokens, Outcome.PASSED_TEST] += 1
-    encoded = {i: tuple(prompt_tokens(model, by_id[i].problem, prompt)) for i in {key[0] for key in found}}
-    parts: tuple[list[CriticExample], list[CriticExample], list[CriticExample]] = ([], [], [])
-    for (problem_id, tokens, outcome), count in found.items():
-        part = parts[held_out_part(problem_id, config.held_out)]
-        part.append(CriticExample(encoded[problem_id], tokens, outcome, count))
-    return parts
-
-
-def held_out_part(problem_id: str, share: float) -> int:
-    """Return, the same in any round, 0 for a problem to train a critic on, 1 to validate it on, 2 to report on."""
-    place = random.Random(f"held out {problem_id}").random()
-    return 2 if place < share / 2 else 1 if place < share else 0
 
 
 def _measure(critic: Critic, held_out: Sequence[CriticExample], folder: Path) -> dict[str, Any]:
@@ -386,7 +321,7 @@ def train_actor(
         encoded = {p.problem_id: tuple(loaded.encode_prompt(p)) for p in problems}
         samples: list[ActorExample] = []
         for age, (pool, policy) in enumerate(zip(reversed(pools), reversed(drawn_by), strict=True)):
-            found = [replace(s, staleness=age) for s in _actor_examples(*pool, loaded.model, encoded, returns_config)]
+            found = [replace(s, staleness=age) for s in actor_examples(*pool, loaded.model, encoded, returns_config)]
             if config.clip_range is not None:
                 found = with_log_probs(loaded.model if policy == actor else LanguageModel.load(policy), found)
             samples = found + samples
@@ -435,92 +370,3 @@ def _write_samples(folder: Path, samples: Sequence[ActorExample]) -> None:
     """Write what the actor is trained on, and how old each sample is."""
     rows = (TrainedSample(s.problem_id, len(s.program), s.staleness, fmean(s.token_returns or (0.0,))) for s in samples)
     records.PartedTable(folder / "samples", TrainedSample).write(0, rows)
-
-
-def _actor_examples(
-    sampled: Path,
-    executed: Path,
-    scored: Path | None,
-    model: LanguageModel,
-    encoded: dict[str, tuple[int, ...]],
-    config: ReturnsConfig,
-) -> list[ActorExample]:
-    if config.spread == "critic" and scored is None:
-        raise InputError("the critic spread needs scores: run `coderl score`, or choose spread = 'uniform'")
-    scores = scores_of(scored) if scored is not None else {}
-    groups = by_problem(judged(programs_of(sampled), verdicts_of(executed)))
-    return [
-        example
-        for problem_id, group in groups.items()
-        for example in _group_examples(group, scores, model, encoded[problem_id], config)
-    ]
-
-
-def _group_examples(
-    group: Sequence[tuple[Program, Verdict]],
-    scores: dict[Key, Score],
-    model: LanguageModel,
-    prompt: tuple[int, ...],
-    config: ReturnsConfig,
-) -> list[ActorExample]:
-    """Return the samples of one problem with their token returns; without its baseline, if one is asked for, none."""
-    baseline = next((v.outcome for p, v in group if p.kind is ProgramKind.BASELINE), None)
-    drawn = [(p, v, v.outcome) for p, v in group if p.kind is ProgramKind.SAMPLE and p.tokens and v.outcome is not None]
-    if config.baseline == "greedy" and baseline is None:
-        return []
-    relative = returns.relative_returns(
-        [returns.outcome_return(u) for _, _, u in drawn],
-        baseline=config.baseline,
-        greedy_return=None if baseline is None else returns.outcome_return(baseline),
-    )
-    examples = []
-    for (program, verdict, outcome), advantage in zip(drawn, relative, strict=True):
-        kept = returns.filter_advantage(advantage, mode=config.filter, negative_scale=config.negative_scale)
-        if config.spread == "critic":
-            rho = returns.token_returns(kept, scores[key(program)].token_values)
-        else:
-            lines = token_lines(model, program) if config.spread == "error_line" and verdict.error_line else None
-            spread = "uniform" if config.spread == "error_line" and lines is None else config.spread
-            rho = returns.spread_return(
-                kept, len(program.tokens), outcome, spread=spread, token_lines=lines, error_line=verdict.error_line
-            )
-        examples.append(ActorExample(prompt, program.tokens, rho, problem_id=program.problem_id))
-    return merge_copies(examples) if config.count_copies else list({e.program: e for e in examples}.values())
-
-
-def token_lines(model: LanguageModel, program: Program) -> list[int]:
-    """Return the 1-based line of the program's code on which each of its tokens begins to spell something.
-
-    A token that opens a line with the line end before it counts to the line it opens. Where the code is not a part of
-    the text (a starter was put before it), both end together. What stands before the code is on line 0 or below.
-    """
-    text = model.decode(program.tokens)
-    code = program.code.strip()
-    leading = program.code[: len(program.code) - len(program.code.lstrip())].count("\n")
-    if code and code in text:
-        first = 1 + leading - text[: text.index(code)].count("\n")
-    else:
-        first = 1 + program.code.rstrip().count("\n") - text.rstrip().count("\n")
-    lines, before = [], ""
-    for end in range(1, len(program.tokens) + 1):
-        after = model.decode(program.tokens[:end])
-        new = after[len(before) :]
-        opened = len(new) - len(new.lstrip())
-        lines.append(first + before.count("\n") + new[:opened].count("\n"))
-        before = after
-    return lines
-
-
-def merge_copies(samples: Sequence[ActorExample]) -> list[ActorExample]:
-    """Return the samples of one problem with the same tokens as one that carries their returns' sum.
-
-    The gradient of -sum_t rho_t log p(w_t) is the same, at the cost of one.
-    """
-    merged: dict[tuple[int, ...], ActorExample] = {}
-    for sample in samples:
-        other = merged.get(sample.program)
-        if other is not None:
-            summed = tuple(a + b for a, b in zip(sample.token_returns, other.token_returns, strict=True))
-            sample = replace(sample, token_returns=summed)
-        merged[sample.program] = sample
-    return list(merged.values())

@@ -4,7 +4,7 @@ import pytest
 
 from coderl import lm
 from coderl.pipeline.config import ReturnsConfig
-from coderl.pipeline.learning import _group_examples, held_out_part, token_lines
+from coderl.pipeline.examples import group_examples, held_out_part, token_lines
 from coderl.pipeline.run import Selection
 from coderl.pipeline.tables import Verdict, key, sample_canaries
 from coderl.types import ExecutionResult, Outcome, Program, ProgramKind
@@ -50,7 +50,7 @@ def test_the_error_line_spread_reaches_the_token_returns(model):
     """Of a program that fails on line 2, only that line's tokens carry A = -0.6; of one that passes, all carry 1."""
     bad, good = program(model, SOURCE), program(model, "print(1)\n", index=1)
     group = [(bad, verdict(bad, Outcome.RUNTIME_ERROR, 2)), (good, verdict(good, Outcome.PASSED_TEST))]
-    found = _group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    found = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
     lines = token_lines(model, bad)
     assert 2 in lines
     assert found[0].token_returns == tuple(-0.6 * (line == 2) for line in lines)
@@ -60,7 +60,7 @@ def test_the_error_line_spread_reaches_the_token_returns(model):
 def test_a_failure_without_a_known_line_is_spread_evenly(model):
     bad = program(model, SOURCE)
     group = [(bad, verdict(bad, Outcome.FAILED_TEST))]
-    (found,) = _group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    (found,) = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
     assert found.token_returns == (-0.3,) * len(bad.tokens)
 
 
@@ -135,5 +135,5 @@ def test_a_program_drawn_twice_counts_twice_or_once(model, count_copies, expecte
     """Both ways its gradient costs one row: r = 1 a copy, no baseline, failures filtered to 0."""
     group = judged(((7, 8), Outcome.PASSED_TEST), ((7, 8), Outcome.PASSED_TEST), ((9,), Outcome.FAILED_TEST))
     config = ReturnsConfig(baseline="none", spread="uniform", filter="positive_only", count_copies=count_copies)
-    found = {e.program: e.token_returns for e in _group_examples(group, {}, model, (1,), config)}
+    found = {e.program: e.token_returns for e in group_examples(group, {}, model, (1,), config)}
     assert found == {(7, 8): (expected, expected), (9,): (0.0,)}
