@@ -1,6 +1,7 @@
 """Whether reinforcement learning from unit tests teaches more than its controls do, on MiniAPPS.
 
     python benchmarks/learning.py [--quick] [--seeds 5] [--arms uniform rloo ...] [--out DIR] --json FILE
+    python benchmarks/learning.py --ablations --json FILE      # Tables 2 and 3 of the paper
 
 Each seed is a MiniAPPS of its own with a model of its own: one warm start, and from it every arm, with as many
 problems, samples and updates; the control with more cross-entropy has as many CPU-seconds as all of the actor-critic
@@ -46,6 +47,7 @@ RECIPE = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
 CONTROL = "ce_control"
 REJECTION = "rejection_sampling"
 UNIFORM: dict[str, Any] = {"returns.spread": "uniform", "actor_training.rl_weight": 1.0}
+PAPER: dict[str, Any] = {"returns.baseline": "greedy", "returns.filter": "all"}
 ARMS: dict[str, dict[str, Any]] = {
     "actor_critic": {},
     "uniform": UNIFORM,
@@ -65,14 +67,21 @@ ARMS: dict[str, dict[str, Any]] = {
         "actor_training.clip_range": 0.2,
         "actor_training.kl_weight": 0.04,
     },
-    "greedy_baseline": {"returns.baseline": "greedy", "returns.filter": "all"},
+    "paper": PAPER,
+    "paper_uniform": {**PAPER, **UNIFORM},
+    "paper_no_baseline": {**PAPER, "returns.baseline": "none"},
+    "paper_linear_decay": {**PAPER, "returns.spread": "linear_decay"},
+    "paper_rl_only": {**PAPER, "actor_training.ce_weight": 0.0},
     CONTROL: {},
 }
 """What each arm changes in the recipe. Rejection sampling is cross-entropy, from the warm start, on those samples of
 the actor-critic arm that passed, with as many updates as all its rounds; the uniform spread draws its own."""
-GROUPED = {"rloo": 4, "grpo": 4, "greedy_baseline": 4}
+GROUPED = {"rloo": 4, "grpo": 4, **{name: 4 for name in ARMS if name.startswith("paper")}}
 """Samples a problem at least, of arms that compare them: they draw as many programs, for fewer problems."""
+DEFAULT_ARMS = ["uniform", "linear_decay", REJECTION, "rloo", "grpo", "paper", CONTROL]
 QUICK_ARMS = [REJECTION, CONTROL]
+ABLATIONS = ["paper_uniform", "paper_no_baseline", "paper_linear_decay", "paper", CONTROL, REJECTION, "paper_rl_only"]
+"""The rows of the paper's Table 2 (A to D), then of Table 3 (CE, CE with samples, RL; both together is D)."""
 
 Scores = dict[str, float]
 """Of each (seed, problem)."""
@@ -306,13 +315,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 seeds, and only the arms that the first claims need")
     parser.add_argument("--seeds", type=int, default=None, help="how many; 5 unless quick")
+    parser.add_argument("--ablations", action="store_true", help="the arms of the paper's Tables 2 and 3")
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), help="beside actor_critic")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="settings of all arms")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="seeds trained side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="where the stage folders are kept")
     parser.add_argument("--json", type=Path, required=True, help="where to write the figures")
     args, flags = parser.parse_known_args()
-    chosen = args.arms or (QUICK_ARMS if args.quick else list(ARMS))
+    chosen = args.arms or (ABLATIONS if args.ablations else QUICK_ARMS if args.quick else DEFAULT_ARMS)
     arms = ["actor_critic", *(arm for arm in ARMS if arm in chosen and arm != "actor_critic")]
     seeds = list(range(FIRST_SEED, FIRST_SEED + (args.seeds or (2 if args.quick else 5))))
     work = partial(run_seed, out=args.out, recipe=args.recipe, flags=flags, arms=arms)
