@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl import records
-from coderl.evaluation.pass_at_k import Summary, paired_bootstrap
+from coderl.evaluation.figures import DotRow, dot_chart
+from coderl.evaluation.pass_at_k import Estimate, Summary, paired_bootstrap
 from coderl.pipeline import learning, run, stages
 from coderl.pipeline.config import RunConfig, SampleConfig, load_recipe
 from coderl.pipeline.console import Reporter
@@ -42,6 +43,7 @@ FIRST_SEED = 10
 """Of the MiniAPPS that are measured on: settings were chosen on the validation problems of smaller seeds."""
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8)
 KS = (1, 5)
+PANELS = {"pass@1": "pass_at_1", "pass@5": "pass_at_5", "greedy": "greedy"}
 RECIPE = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
 
 CONTROL = "ce_control"
@@ -282,16 +284,24 @@ def _table(found: dict[str, dict[int, Measured]]) -> dict[str, dict[str, Any]]:
     table = {}
     for model, of_seeds in found.items():
         each = list(of_seeds.values())
-        pass_at_1 = [100 * _pass_at_1(one.sampled) for one in each]
+        scores = {
+            "pass_at_1": _pooled(of_seeds, "sampled"),
+            "pass_at_5": _pooled(of_seeds, "sampled", "pass@5"),
+            "greedy": _pooled(of_seeds, "greedy"),
+        }
         table[model] = {
-            "pass_at_1": round(statistics.fmean(pass_at_1), 2),
-            "pass_at_1_of_seeds": [round(value, 2) for value in pass_at_1],
-            "pass_at_5": round(statistics.fmean(100 * one.sampled.scores["pass@5"]["all"].mean for one in each), 2),
-            "greedy": round(statistics.fmean(100 * _pass_at_1(one.greedy) for one in each), 2),
+            **{name: round(100 * statistics.fmean(pooled.values()), 2) for name, pooled in scores.items()},
+            **{f"{name}_error": round(100 * _standard_error(pooled), 2) for name, pooled in scores.items()},
+            "pass_at_1_of_seeds": [round(100 * _pass_at_1(one.sampled), 2) for one in each],
+            "greedy_of_seeds": [round(100 * _pass_at_1(one.greedy), 2) for one in each],
             "temperatures": [one.temperature for one in each],
             "train_cpu_s": round(statistics.fmean(one.train_cpu_s for one in each), 1),
         }
     return table
+
+
+def _standard_error(scores: Scores) -> float:
+    return statistics.stdev(scores.values()) / len(scores) ** 0.5
 
 
 def show(report: dict[str, Any]) -> None:
@@ -311,6 +321,26 @@ def show(report: dict[str, Any]) -> None:
             console.print(f"{name:45} {value:6.3g}")
 
 
+STYLE = """<style>
+text { font: 12px system-ui, sans-serif; fill: #1f2328; } .label { font-weight: 600; } .panel { font-weight: 600; }
+.note, .tick, .panel { fill: #59636e; } .whisker { stroke-width: 2; }
+.grid { stroke: #d1d9e0; } .axis { stroke: #818b98; }
+.method circle { fill: #0b5cad; } .method line { stroke: #0b5cad; }
+.control circle { fill: #fff; stroke: #8b949e; stroke-width: 2; } .control line { stroke: #8b949e; }
+</style><rect width="100%" height="100%" fill="#fff"/>"""
+
+
+def figure_of(report: dict[str, Any]) -> str:
+    """Return an SVG of every model's scores on held-out problems, with 95% intervals over (seed, problem)."""
+    rows = []
+    for model, row in report["models"].items():
+        estimates = {name: Estimate(row[key] / 100, row[f"{key}_error"] / 100, 0) for name, key in PANELS.items()}
+        note = f"{row['train_cpu_s']:.0f} CPU-s of training"
+        rows.append(DotRow(model.replace("_", " "), note, model != "actor_critic", estimates))
+    drawn = str(dot_chart(rows, list(PANELS), "% of held-out problems"))
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{STYLE}", 1) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 seeds, and only the arms that the first claims need")
@@ -321,6 +351,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="seeds trained side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="where the stage folders are kept")
     parser.add_argument("--json", type=Path, required=True, help="where to write the figures")
+    parser.add_argument("--figure", type=Path, help="where to draw them, as SVG")
     args, flags = parser.parse_known_args()
     chosen = args.arms or (ABLATIONS if args.ablations else QUICK_ARMS if args.quick else DEFAULT_ARMS)
     arms = ["actor_critic", *(arm for arm in ARMS if arm in chosen and arm != "actor_critic")]
@@ -337,6 +368,8 @@ def main() -> None:
     show(report)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(report, indent=1) + "\n")
+    if args.figure:
+        args.figure.write_text(figure_of(report))
 
 
 if __name__ == "__main__":
