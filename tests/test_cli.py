@@ -13,6 +13,7 @@ COMMANDS = [
     "run", "demo", "problems", "extract-examples", "pretrain", "warm-start", "sample", "execute", "train-critic",
     "score", "train-actor", "train-repair", "critic-sample", "evaluate", "report", "doctor", "audit-grader",
     "serve-execution", "import-original", "export-original",
+    "import-checkpoint",
     "evaluate-codexglue",
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
-from coderl import lm
+from coderl import codet5, lm
 from coderl.types import InputError
 
 
@@ -27,8 +27,8 @@ def test_the_tokenizer_of_codet5_gives_its_ids(codet5_folder, shared_data):
     reference = ByteLevelBPETokenizer.from_file(
         str(codet5_folder / "codet5-vocab.json"), str(codet5_folder / "codet5-merges.txt")
     )
-    ours = lm.load_codet5_tokenizer(codet5_folder)
-    assert len(ours) == lm.CODET5_VOCAB_SIZE
+    ours = codet5.load_codet5_tokenizer(codet5_folder)
+    assert len(ours) == codet5.VOCAB_SIZE
     lengths = {}
     for labelled in problems.load(shared_data / "apps" / "train"):
         for style in ("apps_train", "apps_generate"):
@@ -41,7 +41,7 @@ def test_the_tokenizer_of_codet5_gives_its_ids(codet5_folder, shared_data):
 
 
 def test_the_special_tokens_of_codet5(codet5_folder):
-    ours = lm.load_tokenizer(codet5_folder)
+    ours = codet5.load_tokenizer(codet5_folder)
     assert ours.convert_tokens_to_ids(["<pad>", "<s>", "</s>", "<unk>", "<mask>"]) == [0, 1, 2, 3, 4]
     assert ours.convert_tokens_to_ids(["<extra_id_99>", "<extra_id_1>", "<extra_id_0>"]) == [32000, 32098, 32099]
     assert ours.encode("a<extra_id_0>b", add_special_tokens=False)[1] == 32099
@@ -50,12 +50,12 @@ def test_the_special_tokens_of_codet5(codet5_folder):
 
 
 def test_the_tokenizer_of_codet5_is_kept_with_its_model(codet5_folder, tmp_path):
-    tokenizer = lm.load_codet5_tokenizer(codet5_folder)
+    tokenizer = codet5.load_codet5_tokenizer(codet5_folder)
     lm.tiny_t5(tokenizer, d_model=8, num_layers=1, num_heads=1).save(tmp_path / "m")
     again = lm.LanguageModel.load(tmp_path / "m")
     assert again.encode_prompt("print( 1 )\n") == tokenizer.encode("print( 1 )\n")
     assert again.encode_program("x") == tokenizer.encode("x")
-    assert lm.load_tokenizer(tmp_path / "m").encode("x") == tokenizer.encode("x")
+    assert codet5.load_tokenizer(tmp_path / "m").encode("x") == tokenizer.encode("x")
 
 
 def test_what_is_no_tokenizer_of_codet5_is_refused(tmp_path):
@@ -79,17 +79,17 @@ def test_what_is_no_tokenizer_of_codet5_is_refused(tmp_path):
         if merges is not None:
             (folder / "merges.txt").write_text(merges)
         with pytest.raises(InputError, match=line) as error:
-            lm.load_codet5_tokenizer(folder)
+            codet5.load_codet5_tokenizer(folder)
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="no tokenizer"):
-        lm.load_tokenizer(tmp_path / "none")
+        codet5.load_tokenizer(tmp_path / "none")
 
 
 @pytest.mark.parametrize(("size", "width", "depth"), [("small", 512, 6), ("base", 768, 12), ("large", 1024, 24)])
 def test_codet5_has_the_published_number_of_weights(size, width, depth):
     """By hand: embeddings; a layer's four attention matrices, two feed-forward ones and norms; 32 x heads positions."""
     with torch.device("meta"):
-        model = T5ForConditionalGeneration(lm.codet5_config(size))
+        model = T5ForConditionalGeneration(codet5.config_of(size))
     inner = width  # heads x 64 is the width in all three
     attention, feed_forward = 4 * width * inner, 2 * width * 4 * width
     encoder = depth * (attention + feed_forward + 2 * width) + width + 32 * inner // 64
@@ -99,11 +99,11 @@ def test_codet5_has_the_published_number_of_weights(size, width, depth):
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(published, rel=0.05)
     assert model.lm_head.weight is model.shared.weight
     with pytest.raises(InputError, match="one of small, base, large"):
-        lm.codet5_config("huge")
+        codet5.config_of("huge")
 
 
 def test_an_untrained_codet5_is_the_same_for_the_same_seed(codet5_folder):
-    tokenizer = lm.load_codet5_tokenizer(codet5_folder)
-    model = lm.codet5("small", tokenizer, seed=3)
+    tokenizer = codet5.load_codet5_tokenizer(codet5_folder)
+    model = codet5.untrained("small", tokenizer, seed=3)
     assert (model.start_id, model.pad_id, model.eos_id, model.hidden_size) == (0, 0, 2, 512)
     assert model.prompt_frame == ((1,), (2,))

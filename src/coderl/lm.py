@@ -34,7 +34,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from coderl.records import atomic_dir, read_json
+from coderl import lora
+from coderl.lora import LoraConfig
+from coderl.records import atomic_dir
 from coderl.types import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,6 +68,10 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
+        self.lora: LoraConfig | None = None
+        """How it is adapted; None for a model whose own weights are trained."""
+        self.source: str | None = None
+        """The folder or hub name it was loaded from: the base model of its adapters."""
         self.is_encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
         self.hidden_size: int = backbone.config.hidden_size
         self.vocab_size: int = cast(nn.Embedding, backbone.get_input_embeddings()).num_embeddings
@@ -92,6 +98,12 @@ class LanguageModel(nn.Module):
             raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
         name = str(path_or_name)
         transformers_logging.disable_progress_bar()
+        adapter = lora.read_adapter_config(Path(name))
+        if adapter is not None:
+            model = cls.load(adapter[0], dtype=dtype, device=device)
+            lora.load_adapter(model.backbone, adapter[1], Path(name))
+            model.lora = adapter[1]
+            return model.eval()
         _refuse_no_model(path_or_name)
         try:
             config = AutoConfig.from_pretrained(name)
@@ -101,16 +113,38 @@ class LanguageModel(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
-            return cls(backbone, tokenizer).to(device).eval()
+            model = cls(backbone, tokenizer).to(device).eval()
+            model.source = str(Path(name).resolve()) if Path(name).exists() else name
+            return model
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing."""
+        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing.
+
+        An adapted model is written merged, or as its adapter alone, as its `LoraConfig` says.
+        """
         transformers_logging.disable_progress_bar()
         with atomic_dir(Path(folder)) as temporary:
-            self.backbone.save_pretrained(temporary)
+            if self.lora is not None and self.lora.saved_as == "adapter" and self.source is not None:
+                lora.save_adapter(self.backbone, self.lora, self.source, temporary)
+                return
+            merged = None if self.lora is None else lora.merged_state(self.backbone)
+            self.backbone.save_pretrained(temporary, state_dict=merged)
             self.tokenizer.save_pretrained(temporary)
+
+    def adapt(self, config: LoraConfig | None) -> LanguageModel:
+        """Return the model itself, from now on trained through adapters only; as it is where there is no config.
+
+        Raises:
+            InputError: see `lora.add_adapters`.
+        """
+        if config is not None and self.lora is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                lora.add_adapters(self.backbone, config)
+            self.lora = config
+        return self
 
     # ---------------------------------------------------------------------------------------- text and tokens
 
@@ -209,6 +243,10 @@ class LanguageModel(nn.Module):
         Deviation: the original takes the state that predicts w_t, which has not seen it, and scales it by d^-1/2 with
         tied embeddings; here the state is unscaled, and a linear layer on it finds its own scale.
         """
+        return self.prefix_states(batch)[:, 1:]
+
+    def prefix_states(self, batch: Batch) -> Float[Tensor, "B one_more H"]:
+        """Return the last hidden state that has read w_1..w_t, for t = 0..T: the first has read the prompt alone."""
         if self.is_encoder_decoder:
             encoded = self.backbone.get_encoder()(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask)
             outputs = self.backbone.get_decoder()(
@@ -217,9 +255,24 @@ class LanguageModel(nn.Module):
                 encoder_attention_mask=batch.prompt_mask,
                 use_cache=False,
             )
-            return outputs.last_hidden_state[:, 1:]
+            return outputs.last_hidden_state
         outputs = self.backbone.base_model(**self._joined_inputs(batch), use_cache=False)
-        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] :]
+        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] - 1 :]
+
+    def states_and_logits(self, batch: Batch) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T V"]]:
+        """Return `states`, and the logits that predict w_t from what comes before it, for the price of one."""
+        options = {"use_cache": False, "output_hidden_states": True}
+        if self.is_encoder_decoder:
+            outputs = self.backbone(
+                input_ids=batch.prompt_ids,
+                attention_mask=batch.prompt_mask,
+                decoder_input_ids=self._decoder_inputs(batch),
+                **options,
+            )
+            return outputs.decoder_hidden_states[-1][:, 1:], outputs.logits[:, :-1]
+        start, num_tokens = batch.prompt_ids.shape[1], batch.program_ids.shape[1]
+        outputs = self.backbone(**self._joined_inputs(batch), logits_to_keep=num_tokens + 1, **options)
+        return outputs.hidden_states[-1][:, start:], outputs.logits[:, :-1]
 
     def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B one_more"]:
         """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""
@@ -419,112 +472,3 @@ def _untrained(architecture: type[PreTrainedModel], config: Any, seed: int) -> P
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return architecture(config)
-
-
-# ----------------------------------------------------------------------------------------------------------- CodeT5
-
-CODET5_SHAPES = {
-    "small": {"d_model": 512, "d_ff": 2048, "num_heads": 8, "num_layers": 6},
-    "base": {"d_model": 768, "d_ff": 3072, "num_heads": 12, "num_layers": 12},
-    "large": {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "num_layers": 24},
-}
-"""CodeT5 of 60, 220 and 770 million weights, of as many layers in the encoder and in the decoder; 64 numbers a head."""
-
-CODET5_VOCAB_SIZE = 32_100
-NUM_CODET5_SENTINELS = 100
-
-
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer in a model's folder, or CodeT5's own from a folder of its vocabulary and merges.
-
-    Raises:
-        InputError: there is none.
-    """
-    folder = Path(folder)
-    if any(folder.glob("*merges.txt")) and not (folder / "tokenizer.json").exists():
-        return load_codet5_tokenizer(folder)
-    try:
-        if not folder.is_dir():
-            raise OSError("no such folder")
-        return AutoTokenizer.from_pretrained(str(folder))
-    except Exception as error:  # `tokenizers` raises plain `Exception`
-        raise InputError(f"{folder}: no tokenizer in it ({_first_line(error)})") from None
-
-
-def load_codet5_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
-    """Return CodeT5's tokenizer, from the `*vocab.json` and `*merges.txt` that its authors publish; no network.
-
-    `<pad>` `<s>` `</s>` `<unk>` `<mask>` have the ids 0 to 4, the sentinels `<extra_id_99>`..`<extra_id_0>` 32000 to
-    32099, and text becomes `<s> ... </s>`, as at `Salesforce/codet5-base`.
-
-    Raises:
-        InputError: a file is missing or double, or the two are not a vocabulary of CodeT5 and its merges.
-    """
-    files = [sorted(Path(folder).glob(pattern)) for pattern in ("*vocab.json", "*merges.txt")]
-    if any(len(found) != 1 for found in files):
-        raise InputError(f"{folder}: expected one *vocab.json and one *merges.txt of CodeT5")
-    (vocab_file,), (merges_file,) = files
-    vocab = read_json(vocab_file)
-    if not isinstance(vocab, dict) or sorted(map(str, vocab.values())) != sorted(map(str, range(len(vocab)))):
-        raise InputError(f"{vocab_file}: expected token -> id, with the ids 0 to the number of tokens")
-    if [vocab.get(token) for token in SPECIAL_TOKENS] != list(range(len(SPECIAL_TOKENS))):
-        raise InputError(f"{vocab_file}: expected {' '.join(SPECIAL_TOKENS)} as the ids 0 to {len(SPECIAL_TOKENS) - 1}")
-    try:
-        lines = merges_file.read_text(encoding="utf-8").split("\n")
-        merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-        tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=cast(Any, merges)))
-    except Exception as error:  # as above
-        raise InputError(f"{merges_file}: not the merges of {vocab_file.name} ({_first_line(error)})") from None
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=False
-    )
-    sentinels = [f"<extra_id_{i}>" for i in reversed(range(NUM_CODET5_SENTINELS))]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        cls_token="<s>",
-        sep_token="</s>",
-        extra_special_tokens=sentinels,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def codet5_config(size: str) -> T5Config:
-    """Return the configuration of CodeT5 `small` (60M), `base` (220M) or `large` (770M).
-
-    Source: section 3.2 and the cards of `Salesforce/codet5-*`: ReLU, tied embeddings scaled by d^-1/2, 32 buckets of
-        relative position, dropout 0.1.
-
-    Raises:
-        InputError: no such size.
-    """
-    if size not in CODET5_SHAPES:
-        raise InputError(f"CodeT5 {size!r}: expected one of {', '.join(CODET5_SHAPES)}")
-    config = T5Config(
-        vocab_size=CODET5_VOCAB_SIZE,
-        d_kv=64,
-        dropout_rate=0.1,
-        feed_forward_proj="relu",
-        pad_token_id=0,
-        eos_token_id=2,
-        **CODET5_SHAPES[size],  # pyright: ignore[reportArgumentType]
-    )
-    config.decoder_start_token_id = 0
-    return config
-
-
-def codet5(size: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) -> LanguageModel:
-    """Return an untrained CodeT5 of a size in `CODET5_SHAPES`, the same for the same seed; no network.
-
-    Its weights load the published ones (`LanguageModel.load` reads a folder of them).
-
-    Raises:
-        InputError: no such size, or a tokenizer of more tokens.
-    """
-    return LanguageModel(_untrained(T5ForConditionalGeneration, codet5_config(size), seed), tokenizer).eval()

@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
 from coderl import records
 from coderl.evaluation import figures
@@ -92,6 +92,17 @@ class SampleProgram:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A small table of figures, as text."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    """The first names the row."""
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """What one stage took."""
 
@@ -113,6 +124,10 @@ class ReportData:
     """What a reader must know before believing the numbers."""
     outcomes: tuple[OutcomeDistribution, ...] = ()
     curves: tuple[CurveGroup, ...] = ()
+    tables: tuple[Table, ...] = ()
+    """How each round fared: its critic, its canaries."""
+    reliability: tuple[tuple[str, tuple[tuple[float, float, int], ...]], ...] = ()
+    """Of each critic, by bin: mean predicted probability of passing, share that passed, number of programs."""
     samples: tuple[SampleProgram, ...] = ()
     value_label: str = "critic's probability that a program with this prefix passes"
     tallies: Mapping[str, int] = field(default_factory=dict)
@@ -150,6 +165,7 @@ def render(data: ReportData) -> str:
         time_bars=figures.time_bars([(t.stage, t.wall_s) for t in data.timings]),
         total_time=figures.duration(sum(t.wall_s for t in data.timings)),
         line_chart=figures.line_chart,
+        reliability_chart=figures.reliability_chart,
         all_problems=ALL,
         max_message=MAX_MESSAGE_CHARS,
         max_description=MAX_DESCRIPTION_CHARS,
@@ -239,9 +255,9 @@ def _estimate_cell(estimate: Estimate | None) -> str:
 # ----------------------------------------------------------------------------------------------------- the terminal
 
 
-def closing_table(data: ReportData) -> Table:
+def closing_table(data: ReportData) -> TerminalTable:
     """Return the headline numbers over all problems as a table for the terminal."""
-    table = Table(title=f"{data.title}: % of problems ± standard error", title_justify="left")
+    table = TerminalTable(title=f"{data.title}: % of problems ± standard error", title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("decoding")
     metrics = metrics_of(data)

@@ -125,7 +125,7 @@ def encoder(tokenizer: Path, max_tokens: int) -> Encode:
     Raises:
         InputError: the folder holds no tokenizer.
     """
-    from coderl.lm import load_tokenizer
+    from coderl.codet5 import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
     return lambda text: loaded.encode(text, verbose=False, split_special_tokens=True)[:max_tokens]
