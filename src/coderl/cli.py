@@ -621,9 +621,10 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     examples: Path | None = None,
-    k: tuple[int, ...] = (1, 5),
+    k: Annotated[tuple[int, ...], Parameter(name=("--k", "-k"))] = (1, 5),
     n: int = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
+    against: Literal["paper"] | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
     """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with standard errors.
@@ -640,6 +641,7 @@ def evaluate(
         k: How many samples; may be given more than once.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
+        against: `paper`: also print the paper's figures by the same metrics (APPS and MBPP).
         json_file: Also write the scores here.
     """
     loaded = data.load(problems, split=split, limit=limit)
@@ -658,8 +660,29 @@ def evaluate(
     ):
         if number:
             print(f"{number} {text}")
+    if against == "paper":
+        _print_paper(found)
     if json_file:
         records.write_json(json_file, records.plain(found))
+
+
+def _print_paper(found: Summary) -> None:
+    """Print a run's scores among those that the paper reports by the same metrics."""
+    from coderl.evaluation import paper
+
+    by_difficulty = next(iter(found.scores.values()), {})
+    ids = next(iter(found.by_problem.values()), {})
+    benchmark = paper.benchmark_of(ids, by_difficulty)
+    columns = paper.DIFFICULTIES[benchmark]
+    table = Table("metric, %", "of", "table", *columns)
+    for metric, values in found.scores.items():
+        for figure in paper.figures(benchmark, [metric]):
+            table.add_row(figure.metric, figure.model, figure.table, *(f"{figure.percent[c]:.2f}" for c in columns))
+        own = [f"{100 * values[c].mean:.2f}" if c in values else "-" for c in columns]
+        table.add_row(metric, "this run", "", *own, style="bold", end_section=True)
+    Console().print(table)
+    if found.num_problems != paper.NUM_PROBLEMS[benchmark]:
+        print(f"not comparable: {found.num_problems} problems, the paper's are {paper.NUM_PROBLEMS[benchmark]}")
 
 
 def _score_table(found: Summary) -> Table:
