@@ -674,13 +674,15 @@ def _print_paper(found: Summary) -> None:
     ids = next(iter(found.by_problem.values()), {})
     benchmark = paper.benchmark_of(ids, by_difficulty)
     columns = paper.DIFFICULTIES[benchmark]
-    table = Table("metric, %", "of", "table", *columns)
     for metric, values in found.scores.items():
+        table = Table(f"{metric}, %", "table")
+        for name in columns:
+            table.add_column(name, no_wrap=True, justify="right")
         for figure in paper.figures(benchmark, [metric]):
-            table.add_row(figure.metric, figure.model, figure.table, *(f"{figure.percent[c]:.2f}" for c in columns))
+            table.add_row(figure.model, figure.table, *(f"{figure.percent[c]:.2f}" for c in columns))
         own = [f"{100 * values[c].mean:.2f}" if c in values else "-" for c in columns]
-        table.add_row(metric, "this run", "", *own, style="bold", end_section=True)
-    Console().print(table)
+        table.add_row("this run", "", *own, style="bold")
+        Console().print(table)
     if found.num_problems != paper.NUM_PROBLEMS[benchmark]:
         print(f"not comparable: {found.num_problems} problems, the paper's are {paper.NUM_PROBLEMS[benchmark]}")
 
@@ -858,9 +860,9 @@ def export_original(
         split: Only this split of the problems.
         tokenizer: A folder with the actor's tokenizer; needed with `--scores`.
     """
-    from coderl.pipeline import original_files
+    from coderl.pipeline import original_export, original_files
 
-    number = original_files.export_files(
+    number = original_export.export_files(
         out,
         problems=data.load(problems, split=split),
         programs=programs,

@@ -13,6 +13,8 @@ import pytest
 from coderl import problems as data
 from coderl import records
 from coderl.cli import main
+from coderl.lm import tiny_t5, train_tokenizer
+from coderl.pipeline import original_export
 from coderl.pipeline import original_files as original
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.tables import programs_of, scores_of, verdicts_of
@@ -71,7 +73,7 @@ def test_codes_alone_are_programs_without_verdicts(tmp_path):
 
 def test_the_outputs_round_trip(tmp_path):
     import_files(tmp_path / "a", write_outputs(tmp_path / "outputs", RESULTS))
-    original.export_files(tmp_path / "b", problems=[PROBLEM], programs=tmp_path / "a", verdicts=tmp_path / "a")
+    original_export.export_files(tmp_path / "b", problems=[PROBLEM], programs=tmp_path / "a", verdicts=tmp_path / "a")
     import_files(tmp_path / "c", tmp_path / "b")
     assert programs_of(tmp_path / "c") == programs_of(tmp_path / "a")
     assert verdicts_of(tmp_path / "c") == verdicts_of(tmp_path / "a")
@@ -114,7 +116,7 @@ def test_a_problem_folder(tmp_path):
     (with_tests,) = data.load(tmp_path / "out" / "problems.jsonl")
     assert with_tests.problem.example_tests == (StdinTest("5 6\n", "11\n"),)
 
-    original.export_files(
+    original_export.export_files(
         tmp_path / "back", problems=[with_tests], programs=tmp_path / "out", verdicts=tmp_path / "out"
     )
     back = tmp_path / "back" / "problems" / "0007"
@@ -148,7 +150,7 @@ def test_critic_scores_by_hand(tmp_path):
     assert [p.tokens for p in programs_of(tmp_path / "out")][:2] == [(1, 50, 2), (1, 2)]
     assert len(programs_of(tmp_path / "out")[2].tokens) == 512
 
-    original.export_files(
+    original_export.export_files(
         tmp_path / "back", problems=[PROBLEM], programs=tmp_path / "out", verdicts=tmp_path / "out",
         scores=tmp_path / "out", encode_prompt=lambda text: [1, 9, 2],
     )  # fmt: skip
@@ -281,7 +283,9 @@ def test_the_five_real_problems(shared_data, tmp_path):
     assert len(baselines) == 5
     assert not any("def code():" in p.code or "heapq" in p.code for p in baselines)
 
-    original.export_files(tmp_path / "e", problems=problems, programs=tmp_path / "out", verdicts=tmp_path / "out")
+    original_export.export_files(
+        tmp_path / "e", problems=problems, programs=tmp_path / "out", verdicts=tmp_path / "out"
+    )
     for folder in sorted(source.iterdir()):
         name = "gen_solutions.json"
         assert records.read_json(tmp_path / "e" / "problems" / folder.name / name) == records.read_json(folder / name)
@@ -290,6 +294,18 @@ def test_the_five_real_problems(shared_data, tmp_path):
 def test_call_based_examples_are_exported_as_lists(tmp_path):
     called = LabelledProblem(Problem("0007", "x", fn_name="f", example_tests=(CallTest((1, [2]), 3),)))
     import_files(tmp_path / "out", write_outputs(tmp_path / "outputs"), [called])
-    original.export_files(tmp_path / "e", problems=[called], programs=tmp_path / "out")
+    original_export.export_files(tmp_path / "e", problems=[called], programs=tmp_path / "out")
     found = records.read_json(tmp_path / "e" / "problems" / "0007" / "example_input_output.json")
     assert found == {"inputs": [[1, [2]]], "outputs": [3]}
+
+
+def test_imported_programs_have_the_tokens_that_training_gives_solutions(tmp_path):
+    """The original tokenizes a program's text: `<s> ... </s>`, the end cut off."""
+    tokenizer = train_tokenizer(CODES * 3, 400, num_sentinels=10)
+    tokenizer.save_pretrained(tmp_path / "t")
+    model = tiny_t5(tokenizer, d_model=8, num_layers=1, num_heads=1)
+    for max_tokens in (512, 3):
+        encode = original.encoder(tmp_path / "t", max_tokens)
+        assert [list(encode(code)) for code in CODES] == [model.encode_program(code, max_tokens) for code in CODES]
+    with pytest.raises(InputError, match="no tokenizer"):
+        original.encoder(tmp_path, 5)

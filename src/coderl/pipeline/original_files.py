@@ -1,12 +1,10 @@
-"""The files of the original's scripts, read into the folders of our stages and written from them.
+"""The files of the original's scripts, read into the folders of our stages; `original_export` writes them.
 
 Source: salesforce/CodeRL, `generate.py`, `test_one_solution.py` and `datasets/apps_dataset.py`.
 """
 
 from __future__ import annotations
 
-import builtins
-import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from coderl import prompts, records
+from coderl import records
 from coderl.pipeline import plain_pickle
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.plain_pickle import Raised
 from coderl.pipeline.stages import hash_problems, run_stage
-from coderl.pipeline.tables import Key, Score, Verdict, key, programs_of, scores_of, verdicts_of
+from coderl.pipeline.tables import Score, Verdict
 from coderl.problems import apps, jsonl
-from coderl.problems.json_files import parse_json, read_text, text_field, write_json
-from coderl.types import CallTest, InputError, LabelledProblem, Outcome, Problem, Program, ProgramKind, StdinTest
+from coderl.problems.json_files import parse_json, read_text, text_field
+from coderl.types import InputError, LabelledProblem, Outcome, Program, ProgramKind
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -37,9 +35,8 @@ NUM_PROMPT_TOKENS = 600
 """And every prompt to so many, with the end of sequence."""
 RESULTS = {-2: Outcome.COMPILE_ERROR, -1: Outcome.RUNTIME_ERROR, False: Outcome.FAILED_TEST, True: Outcome.PASSED_TEST}
 """What the original's unit test runner writes of a test and of a program."""
-_CODES = {outcome: code for code, outcome in RESULTS.items()}
-_WORDS = {Outcome.FAILED_TEST: "failed unit tests", Outcome.PASSED_TEST: "passed unit tests"}
-_SUBTYPES = {"timeoutexception": "timeout", "memoryerror": "memory_limit"}
+WORDS = {Outcome.FAILED_TEST: "failed unit tests", Outcome.PASSED_TEST: "passed unit tests"}
+SUBTYPES = {"timeoutexception": "timeout", "memoryerror": "memory_limit"}
 _CHUNK = 256
 """Problems a part of a table."""
 
@@ -54,9 +51,6 @@ class Found:
     scores: tuple[Score, ...] = ()
     has_examples: bool = False
     """True where the example tests are those of the problem's `example_input_output.json`."""
-
-
-# ---------------------------------------------------------------------------------------------------------- import
 
 
 def import_files(
@@ -79,7 +73,7 @@ def import_files(
         InputError: there is no such file, one is malformed, hostile or of other programs than its neighbours, or a
             path leaves `source`.
     """
-    by_number = _by_number(problems)
+    by_number = by_numbers(problems)
     files = sorted(_files_of(source))
     inputs = {"source": records.hash_value({str(f.relative_to(source)): records.hash_path(f) for f in files}),
               "problems": hash_problems(problems)}  # fmt: skip
@@ -143,7 +137,12 @@ def number_of(problem_id: str) -> int:
     return int(digits[0])
 
 
-def _by_number(problems: Sequence[LabelledProblem]) -> dict[int, LabelledProblem]:
+def by_numbers(problems: Sequence[LabelledProblem]) -> dict[int, LabelledProblem]:
+    """Return the problems by the number that the original knows them by.
+
+    Raises:
+        InputError: an id ends with none, or two have the same.
+    """
     found: dict[int, LabelledProblem] = {}
     for labelled in problems:
         number = number_of(labelled.problem.problem_id)
@@ -232,7 +231,7 @@ def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[
         last = next((e[0] for e in reversed(raised) if isinstance(e, tuple) and e and isinstance(e[0], Raised)), None)
         if worst > Outcome.RUNTIME_ERROR or last is None:
             last = Raised("", ())
-        subtype = _SUBTYPES.get(last.name.lower(), last.name.lower()) or None
+        subtype = SUBTYPES.get(last.name.lower(), last.name.lower()) or None
         yield _verdict(program, worst, subtype, message=last.message, test_outcomes=tuple(outcomes))
 
 
@@ -293,7 +292,7 @@ def _judged_entries(path: Path) -> list[tuple[str, Outcome, str | None]]:
         where = f"{path}[{index}]"
         outcome = _outcome(entry.get("result"), where)
         word = text_field(entry, "error_type", where, default="")
-        subtype = None if word in ("", *_WORDS.values()) else _SUBTYPES.get(word, word)
+        subtype = None if word in ("", *WORDS.values()) else SUBTYPES.get(word, word)
         found.append((text_field(entry, "code", where), outcome, subtype))
     return found
 
@@ -387,141 +386,3 @@ def _int_rows(value: Any, path: Path) -> list[list[int]]:
     if not isinstance(rows, list):
         raise InputError(f"{path}: expected a list of programs' tokens")
     return [_ints(row, path) for row in rows]
-
-
-# ---------------------------------------------------------------------------------------------------------- export
-
-
-def export_files(
-    out: Path, *, problems: Sequence[LabelledProblem], programs: Path, verdicts: Path | None = None,
-    scores: Path | None = None, encode_prompt: Encode | None = None,
-) -> int:  # fmt: skip
-    """Write programs, verdicts and scores of our stages as the original's files; return of how many problems.
-
-    OUT gets `codes/ID.json`, `test_results/ID.pkl`, and `problems/NNNN/` with `gen_solutions.json`,
-    `baseline_solutions.json`, `example_input_output.json` and `gen_solutions_critic_scores.pkl`, to be copied into the
-    original's problem folders. What our stages write and the original has no place for (costs, faults) is left out.
-
-    A score file holds logits whose softmax gives back q(w_t) and p(Passed): all that the original reads of them.
-
-    Raises:
-        InputError: a table is missing, a program is of no problem given, or scores come without `encode_prompt`.
-    """
-    if scores is not None and encode_prompt is None:
-        raise InputError("scores: the original's file also holds the prompts' tokens; name a tokenizer")
-    by_id = {p.problem.problem_id: p for p in problems}
-    _by_number(problems)
-    judged = verdicts_of(verdicts) if verdicts else {}
-    valued = scores_of(scores) if scores else {}
-    groups: dict[str, list[Program]] = {}
-    for program in programs_of(programs):
-        groups.setdefault(program.problem_id, []).append(program)
-    for name, group in groups.items():
-        if name not in by_id:
-            raise InputError(f"program of problem {name!r}, which is not among the {len(by_id)} problems")
-        drawn = [p for p in group if p.kind not in (ProgramKind.BASELINE, ProgramKind.SOLUTION)]
-        baselines = [p for p in group if p.kind is ProgramKind.BASELINE]
-        _export_problem(out, by_id[name], drawn, baselines, judged, valued, encode_prompt)
-    return len(groups)
-
-
-def _export_problem(
-    out: Path, labelled: LabelledProblem, drawn: list[Program], baselines: list[Program],
-    judged: dict[Key, Verdict], valued: dict[Key, Score], encode_prompt: Encode | None,
-) -> None:  # fmt: skip
-    problem, number = labelled.problem, number_of(labelled.problem.problem_id)
-    prompt = prompts.actor_prompt(problem, "apps_generate")
-    codes = {str(number): {"code": [p.code for p in drawn], "prompt": prompt}}
-    _write_json(out / "codes" / f"{number}.json", codes)
-    folder = out / "problems" / f"{number:04d}"
-    _write_json(folder / EXAMPLES, _example_record(problem))
-    if not judged:
-        return
-    known = [(p, judged.get(key(p))) for p in drawn]
-    pairs = [(p, v) for p, v in known if v is not None and v.outcome is not None]
-    _write_json(folder / GENERATED, [_entry(p, v) for p, v in pairs])
-    if first := [(p, v) for p in baselines[:1] if (v := judged.get(key(p))) is not None and v.outcome is not None]:
-        _write_json(folder / BASELINE, [_entry(p, v) for p, v in first])
-    results = {"results": [_results(v) for _, v in known], "errors": [_errors(v) for _, v in known],
-               "sols": [p.code for p in drawn]}  # fmt: skip
-    _write(out / "test_results" / f"{number}.pkl", pickle.dumps({number: results}, protocol=3))
-    if valued and encode_prompt is not None and all(key(p) in valued for p, _ in pairs):
-        rows = [(p, v, valued[key(p)]) for p, v in pairs]
-        content = pickle.dumps(_score_record(rows, encode_prompt(prompt)), protocol=3)
-        _write(folder / SCORES, content.replace(b"cnumpy._core.", b"cnumpy.core."))  # NumPy 1 has no `_core`
-
-
-def _example_record(problem: Problem) -> dict[str, list[Any]] | None:
-    tests = [t for t in problem.example_tests if isinstance(t, StdinTest | CallTest)]
-    if not tests:
-        return None
-    return {"inputs": [t.stdin if isinstance(t, StdinTest) else list(t.args) for t in tests],
-            "outputs": [t.stdout if isinstance(t, StdinTest) else t.expected for t in tests]}  # fmt: skip
-
-
-def _entry(program: Program, verdict: Verdict) -> dict[str, Any]:
-    assert verdict.outcome is not None
-    word = _WORDS.get(verdict.outcome) or _class_name(verdict.error_subtype)
-    return {"code": program.code, "result": _CODES[verdict.outcome], "error_type": word}
-
-
-def _class_name(subtype: str | None) -> str:
-    return next((theirs for theirs, ours in _SUBTYPES.items() if ours == subtype), subtype or "exception")
-
-
-def _results(verdict: Verdict | None) -> list[Any]:
-    """One result a test that ran, and the program's own where no test says it; nothing of a program without verdict."""
-    if verdict is None or verdict.outcome is None:
-        return []
-    results = [_CODES[o] for o in verdict.test_outcomes if o is not None]
-    return results if _CODES[verdict.outcome] in results else [*results, _CODES[verdict.outcome]]
-
-
-def _errors(verdict: Verdict | None) -> list[Any]:
-    """An exception of Python's own class where there is one of that name, else a `RuntimeError` that names it."""
-    errors: list[Any] = [None] * len(_results(verdict))
-    if verdict is not None and verdict.outcome in (Outcome.COMPILE_ERROR, Outcome.RUNTIME_ERROR):
-        name = _class_name(verdict.error_subtype)
-        classes = {n.lower(): c for n, c in vars(builtins).items() if isinstance(c, type) and issubclass(c, Exception)}
-        found = RuntimeError(f"{name}: {verdict.message}") if name not in classes else None
-        exception = found or _made(classes[name], verdict.message)
-        errors[-1] = (exception, [verdict.message])
-    return errors
-
-
-def _made(kind: type[Exception], message: str) -> Exception:
-    try:
-        return kind(message)
-    except TypeError:  # UnicodeDecodeError takes five arguments
-        return RuntimeError(f"{kind.__name__}: {message}")
-
-
-def _score_record(rows: Sequence[tuple[Program, Verdict, Score]], prompt: Sequence[int]) -> dict[str, Any]:
-    prompt = [*prompt[:NUM_PROMPT_TOKENS]]
-    logits = np.zeros((len(rows), NUM_POSITIONS, len(Outcome)), np.float32)
-    for row, (program, verdict, score) in enumerate(rows):
-        assert verdict.outcome is not None
-        num = min(len(program.tokens), NUM_POSITIONS)
-        chosen = {Outcome.PASSED_TEST: score.passing_values, verdict.outcome: score.token_values}
-        known = np.array([values[:num] for values in chosen.values()], np.float64).reshape(len(chosen), num)
-        others = np.clip(1.0 - known.sum(0), 1e-12, None) / (len(Outcome) - len(chosen))
-        logits[row, :num] = np.log(others)[:, None]
-        for outcome, values in zip(chosen, known, strict=True):
-            logits[row, :num, outcome] = np.log(np.clip(values, 1e-12, None))
-    eos = prompt[-1] if prompt else 0
-    return {
-        "code": [[*p.tokens[:NUM_POSITIONS], *[-100] * (NUM_POSITIONS - len(p.tokens))] for p, _, _ in rows],
-        "prompt": [prompt + [eos] * (NUM_PROMPT_TOKENS - len(prompt))] * len(rows),
-        "gt_error_type": [int(v.outcome) for _, v, _ in rows if v.outcome is not None],
-        "pred_error_type": np.array([int(np.argmax(s.program_probs)) for _, _, s in rows], np.int64),
-        "error_hidden_states": logits,
-    }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    records.write_text(path, write_json(value))
-
-
-def _write(path: Path, content: bytes) -> None:
-    with records.atomic_path(path) as temporary:
-        temporary.write_bytes(content)
