@@ -1,8 +1,11 @@
 """Pickles read without running them: real ones come back, hostile ones are refused with one line."""
 
+import contextlib
 import os
 import pickle
+import random
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +142,30 @@ def test_what_is_no_plain_pickle_is_refused(tmp_path, content):
         assert plain_pickle.loads(content) is None
     else:
         refused(tmp_path, content)
+
+
+@pytest.mark.parametrize("opcode", [b"\x8e", b"\x8d", b"\x96"])
+def test_a_length_alone_takes_no_memory(tmp_path, opcode):
+    content = b"\x80\x05" + opcode + (1 << 28).to_bytes(8, "little") + b"x."
+    tracemalloc.start()
+    refused(tmp_path, content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_broken_bytes_are_one_line_whatever_breaks(tmp_path):
+    """Bytes changed at random, of every protocol: a value or an `InputError`, nothing else."""
+    wholes = [pickle.dumps({7: [np.zeros(3), NameError("x"), {1}, b"b", "text", 1.5]}, p) for p in range(6)]
+    wholes.append(pickle.dumps(torch.zeros(2)))
+    choices = random.Random(0)
+    for _ in range(1500):
+        content = bytearray(choices.choice(wholes))
+        for _ in range(choices.choice((1, 2, 5))):
+            content[choices.randrange(len(content))] = choices.randrange(256)
+        (tmp_path / "a.pkl").write_bytes(content)
+        with contextlib.suppress(InputError):
+            plain_pickle.load(tmp_path / "a.pkl")
 
 
 def test_what_stands_in_many_places_is_made_once():
