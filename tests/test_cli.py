@@ -11,7 +11,7 @@ from coderl.execution.serve import Service
 
 COMMANDS = [
     "run", "demo", "problems", "extract-examples", "pretrain", "warm-start", "sample", "execute", "train-critic",
-    "score", "train-actor", "train-repair", "critic-sample", "evaluate", "report", "doctor", "audit-grader",
+    "score", "train-actor", "train-repair", "critic-sample", "repair", "evaluate", "report", "doctor", "audit-grader",
     "serve-execution",
 ]  # fmt: skip
 
