@@ -11,8 +11,8 @@ from coderl.execution.serve import Service
 
 COMMANDS = [
     "run", "demo", "problems", "extract-examples", "pretrain", "warm-start", "sample", "execute", "train-critic",
-    "score", "train-actor", "train-repair", "critic-sample", "repair", "evaluate", "report", "doctor", "audit-grader",
-    "serve-execution",
+    "score", "train-actor", "train-repair", "critic-sample", "rank", "repair", "evaluate", "report", "doctor",
+    "audit-grader", "serve-execution",
 ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from coderl import problems as data
 from coderl import records
 from coderl.actor.model import PromptConfig
 from coderl.critic_sampling.search import CriticSamplingConfig
-from coderl.evaluation.pass_at_k import Summary, summarise
+from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.execution.audit import main_audit
 from coderl.execution.backends import TOKEN_VARIABLE
@@ -41,6 +41,7 @@ from coderl.pipeline.config import (
     load_recipe,
 )
 from coderl.pipeline.console import Reporter
+from coderl.pipeline.ranking import rank_programs, rankings
 from coderl.pipeline.run import run as run_all
 from coderl.pipeline.tables import programs_of, verdicts_of
 from coderl.problems import jsonl, miniapps
@@ -609,6 +610,50 @@ def critic_sample(
     print(json.dumps(stages.facts_of(out), indent=2))
 
 
+@app.command(name="rank")
+def rank_command(
+    *,
+    programs: Path,
+    problems: str,
+    out: Path,
+    critic: Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    num_inputs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 8,
+    seed: int = 0,
+    execution: ExecutionConfig = ExecutionConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Order programs for submission: by example tests, equal behaviour, critic; a killed command continues.
+
+        coderl rank --programs runs/demo/evaluate/actor_critic/t0.6/sample --problems runs/demo/problems/test.jsonl \
+            --critic runs/demo/binary-critic/model --out runs/demo/rank
+        coderl evaluate ... --ranking runs/demo/rank
+
+    Args:
+        programs: The folder of a `sample` or `critic-sample` stage.
+        problems: Where the programs' problems are; only their example tests are used.
+        out: The stage's folder; the order goes to OUT/rankings.
+        critic: A binary critic's folder; without one the shorter program comes first within a class.
+        split: Only this split of the problems.
+        limit: Only the first so many problems.
+        num_inputs: Inputs made of the example tests' to tell behaviours apart; 0 ranks without behaviour.
+        seed: Decides the inputs.
+    """
+    rank_programs(
+        out,
+        programs=programs,
+        problems=[p.problem for p in data.load(problems, split=split, limit=limit)],
+        critic=critic,
+        num_inputs=num_inputs,
+        execution=execution,
+        prompt=prompt,
+        seed=seed,
+        reporter=Reporter(),
+    )
+    print(json.dumps(stages.facts_of(out), indent=2))
+
+
 @app.command
 def repair(
     file: Path,
@@ -663,9 +708,10 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     examples: Path | None = None,
-    k: tuple[int, ...] = (1, 5),
+    k: Annotated[tuple[int, ...], Parameter(name=("-k", "--k"))] = (1, 5),
     n: int = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
+    ranking: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
     """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with standard errors.
@@ -682,6 +728,7 @@ def evaluate(
         k: How many samples; may be given more than once.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
+        ranking: The folder of its `rank` stage: also print n@k of the best ranked, in place of any that pass.
         json_file: Also write the scores here.
     """
     loaded = data.load(problems, split=split, limit=limit)
@@ -691,6 +738,11 @@ def evaluate(
     )
     pairs = [(n, each) for each in k] if example_outcomes is not None else []
     found = summarise(counts, list(k), pairs, fallback=fallback)
+    if ranking is not None:
+        order = rankings(ranking, verdicts_of(verdicts))
+        difficulties = {p.problem.problem_id: p.problem.difficulty for p in loaded}
+        for each in k:
+            found = with_ranked(found, order, difficulties, n, each, fallback=fallback)
     Console().print(_score_table(found))
     for text, number in (
         ("problems without hidden tests, counted 0", found.num_untested),

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from coderl.critic_sampling.repair import rank
+from coderl.critic_sampling.ranking import rank
 from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
 
 # ----------------------------------------------------------------------------------------------- what others provide
@@ -155,7 +155,7 @@ class SearchResult:
         return tuple(self.candidates[index].program for index in self.returned)
 
     def ranked(self) -> tuple[Program, ...]:
-        """The programs to hand in, best first: see `repair.rank`."""
+        """The programs to hand in, best first by example tests and critic: see `ranking.rank`."""
         chosen = [self.candidates[index] for index in self.returned]
         order = rank([c.program for c in chosen], [c.result for c in chosen], [c.program_value for c in chosen])
         return tuple(chosen[position].program for position in order)
