@@ -20,7 +20,9 @@ from coderl.execution.store import JobRunner
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.stages import chunks, hash_bare, hash_model, run_example_tests, run_stage
 from coderl.pipeline.tables import Key, Verdict, programs_of
-from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind
+from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
+
+Result = ExecutionResult | SandboxError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,9 @@ class Ranked:
     """0 is submitted first."""
     example_outcome: Outcome | None
     """None where the problem shows no example test or the sandbox failed."""
-    behaviour: int
-    """Number of its class of equal behaviour within the problem; classes are numbered as they are met."""
+    behaviour: int | None
+    """Number of its class of equal behaviour within the problem, as they are met; None where it fails the examples or
+    no input could be made."""
     class_size: int
     """Programs of that class with the same verdict on the example tests, copies included."""
     program_value: float | None
@@ -84,7 +87,7 @@ def rank_programs(
                 table.write(index, _rank_chunk(pairs, executor, runner, scorer, num_inputs, seed))
         rows = list(table.rows()) if parts else []
         num_passing = sum(row.example_outcome is Outcome.PASSED_TEST for row in rows)
-        num_classes = len({(row.problem_id, row.behaviour) for row in rows})
+        num_classes = len({(row.problem_id, row.behaviour) for row in rows if row.behaviour is not None})
         return {"num_programs": len(rows), "num_passing_examples": num_passing, "num_classes": num_classes}
 
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
@@ -104,9 +107,10 @@ def _rank_chunk(
 ) -> list[Ranked]:
     tested = [(problem, program) for problem, program in pairs if problem.example_tests]
     results = dict(zip(map(_name, tested), partial(run_example_tests, executor)(tested), strict=True))
-    given = {problem.problem_id: mutated_inputs(problem, num_inputs, seed=seed) for problem, _ in pairs}
-    acting = [(problem, program.code, given[problem.problem_id]) for problem, program in pairs]
-    behaviours = dict(zip(map(_name, pairs), runner.behaviours(acting), strict=True))
+    passing = [p for p in tested if _outcome(results[_name(p)]) is Outcome.PASSED_TEST]
+    given = {problem.problem_id: mutated_inputs(problem, num_inputs, seed=seed) for problem, _ in passing}
+    acting = [(problem, program.code, given[problem.problem_id]) for problem, program in passing]
+    behaviours = dict(zip(map(_name, passing), runner.behaviours(acting), strict=True))
     scored = [pair for pair in pairs if pair[1].tokens] if scorer else []
     scores = scorer.score(scored) if scorer and scored else []
     values = {_name(pair): score.program_value for pair, score in zip(scored, scores, strict=True)}
@@ -118,22 +122,26 @@ def _rank_chunk(
 
 def _rank_problem(
     pairs: Sequence[tuple[Problem, Program]],
-    results: dict[Key, Any],
+    results: dict[Key, Result],
     behaviours: dict[Key, Behaviour],
     values: dict[Key, float],
 ) -> list[Ranked]:
     names = [_name(pair) for pair in pairs]
     known = [results.get(name) for name in names]
-    acting = [behaviours[name] for name in names]
-    outcomes = [r.outcome if isinstance(r, ExecutionResult) else None for r in known]
+    acting = [behaviours.get(name, ()) for name in names]
+    outcomes = [_outcome(result) for result in known]
     sizes = class_sizes(acting, [u is Outcome.PASSED_TEST for u in outcomes])
-    numbers = {behaviour: number for number, behaviour in enumerate(dict.fromkeys(acting))}
+    numbers = {behaviour: number for number, behaviour in enumerate(dict.fromkeys(b for b in acting if b))}
     order = rank([p for _, p in pairs], known, [values.get(name) for name in names], acting)
     return [
-        Ranked(names[at][0], pairs[at][1].kind, names[at][2], place, outcomes[at], numbers[acting[at]], sizes[at],
+        Ranked(names[at][0], pairs[at][1].kind, names[at][2], place, outcomes[at], numbers.get(acting[at]), sizes[at],
                values.get(names[at]))
         for place, at in enumerate(order)
     ]  # fmt: skip
+
+
+def _outcome(result: Result | None) -> Outcome | None:
+    return result.outcome if isinstance(result, ExecutionResult) else None
 
 
 def _name(pair: tuple[Problem, Program]) -> Key:
