@@ -9,7 +9,8 @@ from coderl.critic.values import CriticScore
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.execution import ExecutionConfig
 from coderl.lm import tiny_t5, train_tokenizer
-from coderl.pipeline.repair import line_values, read_problem, repair_program, text_of
+from coderl.pipeline.repair import read_problem, repair_program, text_of
+from coderl.pipeline.token_values import line_values
 from coderl.types import InputError, Outcome, Problem, Program, StdinTest
 
 PROBLEM = Problem("p", "Add one.", example_tests=(StdinTest("1\n", "2\n"), StdinTest("4\n", "5\n")))

@@ -100,6 +100,21 @@ def test_the_summary_has_what_is_promised(finished: Path):
     assert {"seed", "wall_s"} <= summary.keys()
 
 
+def test_the_report_compares_critic_sampling_with_plain_sampling_of_as_many_tokens(finished: Path):
+    """Nothing that a random model draws is right, so there is no gain; the counts are those of the stages."""
+    found = json.loads((finished / "summary.json").read_text())["search"]
+    facts = stages.facts_of(finished / "evaluate" / "actor_critic_cs" / "sample")
+    assert found["num_problems"] == 6
+    assert found["num_repaired"] == facts["num_repaired"] > 0
+    assert found["num_sample"] == facts["num_sample"] == 6 * 3
+    assert found["pass_at_all_gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    plain = programs_of(finished / "evaluate" / "search" / "plain" / "sample")
+    assert [p.index for p in plain if p.problem_id == plain[0].problem_id] == list(range(3 + 5))
+    page = (finished / "report.html").read_text()
+    assert "Critic sampling at equal cost" in page
+    assert "tokens drawn a problem" in page
+
+
 def test_every_program_has_one_verdict_and_every_judged_one_a_value_a_token(finished: Path):
     folder = finished / "round-01"
     programs, verdicts, scores = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
 from coderl import records
 from coderl.evaluation import figures
@@ -92,11 +92,32 @@ class SampleProgram:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A small table of figures, as text."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    """The first names the row."""
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """What one stage took."""
 
     stage: str
     wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSection:
+    """Critic sampling against plain sampling."""
+
+    lead: str
+    curves: tuple[tuple[str, tuple[Curve, ...]], ...]
+    """Title and curves of each chart, over tokens drawn a problem; the first curve is the method's."""
+    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +140,7 @@ class ReportData:
     """What was left out: untested problems, skipped problems, sandbox faults."""
     timings: tuple[Timing, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    search: SearchSection | None = None
     chart_metric: str = "pass@1"
     """The metric of the first figure."""
 
@@ -150,6 +172,7 @@ def render(data: ReportData) -> str:
         time_bars=figures.time_bars([(t.stage, t.wall_s) for t in data.timings]),
         total_time=figures.duration(sum(t.wall_s for t in data.timings)),
         line_chart=figures.line_chart,
+        anytime_chart=figures.anytime_chart,
         all_problems=ALL,
         max_message=MAX_MESSAGE_CHARS,
         max_description=MAX_DESCRIPTION_CHARS,
@@ -239,9 +262,9 @@ def _estimate_cell(estimate: Estimate | None) -> str:
 # ----------------------------------------------------------------------------------------------------- the terminal
 
 
-def closing_table(data: ReportData) -> Table:
+def closing_table(data: ReportData) -> TerminalTable:
     """Return the headline numbers over all problems as a table for the terminal."""
-    table = Table(title=f"{data.title}: % of problems ± standard error", title_justify="left")
+    table = TerminalTable(title=f"{data.title}: % of problems ± standard error", title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("decoding")
     metrics = metrics_of(data)

@@ -187,5 +187,5 @@ def contributions(attempts: Attempts) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[float | bool]) -> float:
+def _mean(values: Sequence[float | int]) -> float:
     return sum(values) / len(values) if values else 0.0

@@ -111,9 +111,11 @@ def _rank_chunk(
     given = {problem.problem_id: mutated_inputs(problem, num_inputs, seed=seed) for problem, _ in passing}
     acting = [(problem, program.code, given[problem.problem_id]) for problem, program in passing]
     behaviours = dict(zip(map(_name, passing), runner.behaviours(acting), strict=True))
-    scored = [pair for pair in pairs if pair[1].tokens] if scorer else []
-    scores = scorer.score(scored) if scorer and scored else []
-    values = {_name(pair): score.program_value for pair, score in zip(scored, scores, strict=True)}
+    distinct = {(p.problem_id, program.tokens): (p, program) for p, program in pairs if program.tokens}
+    scores = scorer.score(list(distinct.values())) if scorer and distinct else []
+    by_tokens = {tokens: score.program_value for tokens, score in zip(distinct, scores, strict=scorer is not None)}
+    found = {_name(pair): by_tokens.get((pair[0].problem_id, pair[1].tokens)) for pair in pairs}
+    values = {name: value for name, value in found.items() if value is not None}
     rows = []
     for _, group in groupby(pairs, key=lambda pair: pair[0].problem_id):
         rows += _rank_problem(list(group), results, behaviours, values)

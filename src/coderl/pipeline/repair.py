@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,23 +14,11 @@ from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample
 from coderl.execution import ExecutionConfig, open_executor
-from coderl.lm import LanguageModel
 from coderl.pipeline.config import RunConfig
 from coderl.pipeline.run import RECIPE
 from coderl.pipeline.stages import run_example_tests
-from coderl.pipeline.summary import token_texts
+from coderl.pipeline.token_values import Line, line_values, steepest_fall
 from coderl.types import ExecutionResult, InputError, Outcome, Problem, Program
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the program as the critic sees it."""
-
-    number: int
-    """1-based."""
-    text: str
-    value: float | None
-    """p(Passed) once the line was read; None without a critic, and beyond the tokens that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +38,7 @@ class RepairReport:
     @property
     def suspect(self) -> int | None:
         """The number of the line on which the critic's value falls most, if it falls anywhere."""
-        known = [line for line in self.lines if line.value is not None]
-        before = known[0].value if known else None
-        worst, most = None, 0.0
-        for line in known:
-            assert line.value is not None
-            assert before is not None
-            if before - line.value > most:
-                worst, most = line.number, before - line.value
-            before = line.value
-        return worst
+        return steepest_fall(self.lines)
 
 
 def read_problem(source: str, problem_id: str | None) -> Problem:
@@ -128,20 +106,6 @@ def repair_program(
         num_drawn=len(drawn),
         num_distinct=len({c.program.code for c in drawn}),
     )
-
-
-def line_values(
-    code: str, model: LanguageModel, tokens: Sequence[int], values: Sequence[float] | None
-) -> tuple[Line, ...]:
-    """Return the lines of a program, each with the critic's value after its last token."""
-    written = code.splitlines()
-    line, after = 0, dict[int, float]()
-    for text, value in zip(token_texts(model, tokens), values or [], strict=False):
-        line += text.count("\n")
-        after[line - text.endswith("\n")] = value
-    if after and max(after) >= len(written):  # the end of sequence, behind the last line's end
-        after[len(written) - 1] = after[max(after)]
-    return tuple(Line(i + 1, text, after.get(i)) for i, text in enumerate(written))
 
 
 def load_models(
