@@ -1,10 +1,8 @@
 """The page: one file, nothing fetched, and nothing a program says is taken for markup."""
 
-import re
 from pathlib import Path
 
-from coderl.evaluation import figures, report
-from coderl.evaluation.figures import Curve
+from coderl.evaluation import report
 from coderl.evaluation.pass_at_k import Interval, ProblemCounts, summarise
 from coderl.evaluation.report import Contrast, HeadlineRow, OutcomeDistribution, ReportData, SampleProgram
 from coderl.types import Outcome
@@ -60,13 +58,3 @@ def test_the_headline_says_whether_the_interval_leaves_zero_out():
 
 def test_the_terminal_gets_a_row_a_model():
     assert report.closing_table(example()).row_count == 1
-
-
-def test_an_anytime_chart_names_its_curves_and_draws_them_on_common_axes():
-    ours, theirs = Curve("ours", ((0.0, 10.0), (50.0, 40.0))), Curve("theirs", ((0.0, 10.0), (50.0, 40.0)))
-    chart = str(figures.anytime_chart("solved, %", (ours, theirs), "tokens"))
-    assert chart.count("class='curve'") == chart.count("class='control-curve'") == 1
-    assert all(f">{name}</text>" in chart for name in ("solved, %", "ours", "theirs", "tokens"))
-    heights = [float(re.search(rf"y='([\d.]+)'[^>]*>{name}<", chart)[1]) for name in ("ours", "theirs")]
-    assert abs(heights[0] - heights[1]) >= 12  # names of curves with one end do not overlap
-    assert "nothing was drawn" in str(figures.anytime_chart("t", (), "x"))

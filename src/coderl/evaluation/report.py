@@ -73,6 +73,16 @@ class CurveGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchSection:
+    """Critic sampling against plain sampling."""
+
+    lead: str
+    curves: tuple[tuple[str, tuple[Curve, ...]], ...]
+    """Title and curves of each chart, over tokens drawn a problem; the first curve is the method's."""
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SampleProgram:
     """One program for people to read."""
 
@@ -108,16 +118,6 @@ class Timing:
 
     stage: str
     wall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SearchSection:
-    """Critic sampling against plain sampling."""
-
-    lead: str
-    curves: tuple[tuple[str, tuple[Curve, ...]], ...]
-    """Title and curves of each chart, over tokens drawn a problem; the first curve is the method's."""
-    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +170,9 @@ def render(data: ReportData) -> str:
         dot_chart=_dot_chart(data),
         outcome_bars=figures.outcome_bars([(o.label, o.counts) for o in data.outcomes]),
         time_bars=figures.time_bars([(t.stage, t.wall_s) for t in data.timings]),
+        anytime_chart=figures.anytime_chart,
         total_time=figures.duration(sum(t.wall_s for t in data.timings)),
         line_chart=figures.line_chart,
-        anytime_chart=figures.anytime_chart,
         all_problems=ALL,
         max_message=MAX_MESSAGE_CHARS,
         max_description=MAX_DESCRIPTION_CHARS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,13 @@ def write_report(
         contrasts=tuple(_contrasts(scores)),
         outcomes=tuple(_outcomes(run_dir, config)),
         curves=tuple(_curves(run_dir)),
-        samples=(*_samples(run_dir, config, problems, num_rounds), *(search.heat_maps if search else ())),
-        search=search.section if search else None,
+        samples=tuple(_samples(run_dir, config, problems, num_rounds)),
         tallies=_tallies(run_dir, problems),
         timings=tuple(report.Timing(name, facts["wall_s"]) for name, facts in stage_facts(run_dir)),
         settings=_flat_settings(config),
     )
+    if search is not None:
+        data = replace(data, samples=(*data.samples, *search.heat_maps), search=search.section)
     path = run_dir / "report.html"
     report.write(path, data)
     reporter.console.print(report.closing_table(data))
