@@ -132,6 +132,16 @@ def test_error_line_values_mark_the_failing_line():
     assert returns.error_line_values([1, 2], 9) == (1.0, 1.0)
 
 
+def test_the_error_line_spread_pays_the_failing_line_alone():
+    """A runtime error on line 2 under no baseline: -0.6 for its tokens; without a line, for all."""
+    by_line = returns.spread_return(-0.6, 3, RUNTIME, spread="error_line", token_lines=[1, 2, 2], error_line=2)
+    assert by_line == (0.0, -0.6, -0.6)
+    even = returns.spread_return(-0.6, 2, RUNTIME, spread="error_line", token_lines=[1, 2], error_line=None)
+    assert even == (-0.6, -0.6)
+    with pytest.raises(InputError, match="the line of each token: 3 tokens, none"):
+        returns.spread_return(-0.6, 3, RUNTIME, spread="error_line")
+
+
 def test_returns_are_plain_floats_so_no_gradient_can_flow_through_them():
     values = returns.spread_return(1.3, 2, PASSED, spread="critic", token_probs=PROBS4)
     assert all(type(v) is float for v in values)

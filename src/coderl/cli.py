@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +30,7 @@ from coderl.execution.audit import main_audit
 from coderl.execution.backends import TOKEN_VARIABLE
 from coderl.execution.probes import print_doctor
 from coderl.execution.serve import main_serve
-from coderl.pipeline import learning, stages, summary
+from coderl.pipeline import learning, stages, summary, verify
 from coderl.pipeline import repair as repairing
 from coderl.pipeline.config import (
     CriticConfig,
@@ -487,6 +488,7 @@ def train_actor(
     problems: str,
     out: Path,
     split: str | None = None,
+    reference: str | None = None,
     config: Annotated[ActorTrainingConfig, Flat] = ActorTrainingConfig(),
     returns: ReturnsConfig = ReturnsConfig(),
     prompt: PromptConfig = PromptConfig(),
@@ -505,6 +507,7 @@ def train_actor(
         problems: Where the programs' problems are; those with solutions also give the cross-entropy term.
         out: The stage's folder; the model goes to OUT/model.
         split: Only this split of the problems.
+        reference: The model that `--kl-weight` and the canary refer to; the actor by default.
     """
     loaded = data.load(problems, split=split)
     learning.train_actor(
@@ -517,6 +520,7 @@ def train_actor(
         returns_config=returns,
         prompt=prompt,
         reporter=Reporter(),
+        reference=reference,
     )
 
 
@@ -780,6 +784,45 @@ def report(run_dir: Path) -> None:
     config = RunConfig.model_validate(records.read_json(run_dir / "recipe.json"))
     test = data.load(run_dir / "problems" / "test.jsonl")
     print(summary.write_report(run_dir, config, test, config.rounds.num_rounds, Reporter()))
+
+
+@app.command(name="verify-resume")
+def verify_resume(
+    recipe: Path | None = None,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    num_kills: int = 3,
+    kill_seed: int = 0,
+    work_dir: Path | None = None,
+) -> None:
+    """Kill a small run at random steps, resume it, and compare it bit for bit with one that was left alone.
+
+        coderl verify-resume
+        coderl verify-resume recipes/demo.toml --num-kills 5
+
+    Ends with status 1 where a weight or a row of a table differs.
+
+    Args:
+        recipe: Bounded to a few problems and updates; a tiny one by default.
+        overrides: Dotted settings, such as `--rounds.num-rounds 1`.
+        num_kills: How often the run is killed (SIGKILL).
+        kill_seed: Decides when.
+        work_dir: Where the two runs are kept; a temporary folder by default, which is removed.
+    """
+    packaged = resources.as_file(resources.files("coderl") / "verify.toml")
+    with packaged as default, tempfile.TemporaryDirectory(prefix="coderl-verify-") as temporary:
+        found = verify.verify_resume(
+            recipe or default,
+            overrides,
+            work_dir or Path(temporary),
+            num_kills=num_kills,
+            seed=kill_seed,
+            reporter=Reporter(),
+        )
+    table = Table("stage", "files", "differing")
+    for row in found:
+        table.add_row(row.stage, str(row.num_files), ", ".join(row.differing) or "none")
+    Console().print(table)
+    sys.exit(1 if any(row.differing for row in found) or not found else 0)
 
 
 @app.command(name="audit-grader")

@@ -34,6 +34,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from coderl import lora
+from coderl.lora import LoraConfig
 from coderl.records import atomic_dir
 from coderl.types import InputError
 
@@ -66,6 +68,10 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
+        self.lora: LoraConfig | None = None
+        """How it is adapted; None for a model whose own weights are trained."""
+        self.source: str | None = None
+        """The folder or hub name it was loaded from: the base model of its adapters."""
         self.is_encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
         self.hidden_size: int = backbone.config.hidden_size
         self.vocab_size: int = cast(nn.Embedding, backbone.get_input_embeddings()).num_embeddings
@@ -92,6 +98,12 @@ class LanguageModel(nn.Module):
             raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
         name = str(path_or_name)
         transformers_logging.disable_progress_bar()
+        adapter = lora.read_adapter_config(Path(name))
+        if adapter is not None:
+            model = cls.load(adapter[0], dtype=dtype, device=device)
+            lora.load_adapter(model.backbone, adapter[1], Path(name))
+            model.lora = adapter[1]
+            return model.eval()
         _refuse_no_model(path_or_name)
         try:
             config = AutoConfig.from_pretrained(name)
@@ -101,16 +113,38 @@ class LanguageModel(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
-            return cls(backbone, tokenizer).to(device).eval()
+            model = cls(backbone, tokenizer).to(device).eval()
+            model.source = str(Path(name).resolve()) if Path(name).exists() else name
+            return model
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing."""
+        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing.
+
+        An adapted model is written merged, or as its adapter alone, as its `LoraConfig` says.
+        """
         transformers_logging.disable_progress_bar()
         with atomic_dir(Path(folder)) as temporary:
-            self.backbone.save_pretrained(temporary)
+            if self.lora is not None and self.lora.saved_as == "adapter" and self.source is not None:
+                lora.save_adapter(self.backbone, self.lora, self.source, temporary)
+                return
+            merged = None if self.lora is None else lora.merged_state(self.backbone)
+            self.backbone.save_pretrained(temporary, state_dict=merged)
             self.tokenizer.save_pretrained(temporary)
+
+    def adapt(self, config: LoraConfig | None) -> LanguageModel:
+        """Return the model itself, from now on trained through adapters only; as it is where there is no config.
+
+        Raises:
+            InputError: see `lora.add_adapters`.
+        """
+        if config is not None and self.lora is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                lora.add_adapters(self.backbone, config)
+            self.lora = config
+        return self
 
     # ---------------------------------------------------------------------------------------- text and tokens
 
@@ -209,6 +243,10 @@ class LanguageModel(nn.Module):
         Deviation: the original takes the state that predicts w_t, which has not seen it, and scales it by d^-1/2 with
         tied embeddings; here the state is unscaled, and a linear layer on it finds its own scale.
         """
+        return self.prefix_states(batch)[:, 1:]
+
+    def prefix_states(self, batch: Batch) -> Float[Tensor, "B one_more H"]:
+        """Return the last hidden state that has read w_1..w_t, for t = 0..T: the first has read the prompt alone."""
         if self.is_encoder_decoder:
             encoded = self.backbone.get_encoder()(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask)
             outputs = self.backbone.get_decoder()(
@@ -217,9 +255,24 @@ class LanguageModel(nn.Module):
                 encoder_attention_mask=batch.prompt_mask,
                 use_cache=False,
             )
-            return outputs.last_hidden_state[:, 1:]
+            return outputs.last_hidden_state
         outputs = self.backbone.base_model(**self._joined_inputs(batch), use_cache=False)
-        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] :]
+        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] - 1 :]
+
+    def states_and_logits(self, batch: Batch) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T V"]]:
+        """Return `states`, and the logits that predict w_t from what comes before it, for the price of one."""
+        options = {"use_cache": False, "output_hidden_states": True}
+        if self.is_encoder_decoder:
+            outputs = self.backbone(
+                input_ids=batch.prompt_ids,
+                attention_mask=batch.prompt_mask,
+                decoder_input_ids=self._decoder_inputs(batch),
+                **options,
+            )
+            return outputs.decoder_hidden_states[-1][:, 1:], outputs.logits[:, :-1]
+        start, num_tokens = batch.prompt_ids.shape[1], batch.program_ids.shape[1]
+        outputs = self.backbone(**self._joined_inputs(batch), logits_to_keep=num_tokens + 1, **options)
+        return outputs.hidden_states[-1][:, start:], outputs.logits[:, :-1]
 
     def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B one_more"]:
         """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""

@@ -17,7 +17,7 @@ from coderl.types import InputError, Outcome
 Baseline = Literal["none", "greedy", "group_mean", "leave_one_out", "group_normalised"]
 """What is taken from a sample's return; `greedy` is the paper's."""
 
-Spread = Literal["uniform", "critic", "linear_decay"]
+Spread = Literal["uniform", "critic", "linear_decay", "error_line"]
 """How a program's relative return is shared among its tokens; `critic` is the paper's."""
 
 AdvantageFilter = Literal["all", "positive_only", "scale_negatives", "clip_negatives"]
@@ -166,16 +166,23 @@ def spread_return(
     *,
     spread: Spread = "critic",
     token_probs: Sequence[Sequence[float]] | None = None,
+    token_lines: Sequence[int] | None = None,
+    error_line: int | None = None,
 ) -> tuple[float, ...]:
     """Return rho_t for one sample by the named spread.
 
     Raises:
-        InputError: `critic` without token probabilities, or with those of another program.
+        InputError: `critic` without token probabilities, `error_line` without lines, or with another program's.
     """
     if spread == "uniform":
         return token_returns(relative_return, uniform_values(num_tokens))
     if spread == "linear_decay":
         return token_returns(relative_return, linear_decay_values(num_tokens))
+    if spread == "error_line":
+        if token_lines is None or len(token_lines) != num_tokens:
+            found = "none" if token_lines is None else f"{len(token_lines)} lines"
+            raise InputError(f"the error_line spread needs the line of each token: {num_tokens} tokens, {found}")
+        return token_returns(relative_return, error_line_values(token_lines, error_line))
     assert spread == "critic", spread
     if token_probs is None or len(token_probs) != num_tokens:
         found = "none" if token_probs is None else f"{len(token_probs)} rows"

@@ -97,3 +97,31 @@ def test_report():
 def test_a_binary_critics_report():
     found = calibration.report([score(0.9), score(0.2)], [Outcome.PASSED_TEST, Outcome.COMPILE_ERROR])
     assert (found.accuracy, found.auroc, found.confusion) == (1.0, 1.0, ((1, 0), (0, 1)))
+
+
+def nll(logits, labels, temperature):
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        exps = [math.exp(z / temperature) for z in row]
+        total -= math.log(exps[label] / sum(exps))
+    return total
+
+
+def test_temperature_by_hand():
+    """Logit difference 2, right three times of four: sigma(2 / T) = 3/4, so T = 2 / log 3."""
+    rows = [(0.0, 2.0)] * 4
+    assert calibration.fit_temperature(rows, [1, 1, 1, 0]) == pytest.approx(2 / math.log(3), rel=1e-3)
+    assert calibration.fit_temperature(rows[:2], [1, 0], weights=[3.0, 1.0]) == pytest.approx(2 / math.log(3), rel=1e-3)
+    assert calibration.fit_temperature([], []) == 1.0
+
+
+def test_temperature_by_brute_force():
+    rows = [(0.3 * i % 2.0, 0.7 * i % 3.0, 1.1 * i % 1.7) for i in range(40)]
+    labels = [max(range(3), key=row.__getitem__) if i % 3 else i % 2 for i, row in enumerate(rows)]
+    best = min((0.1 * 1.01**k for k in range(460)), key=lambda t: nll(rows, labels, t))
+    assert calibration.fit_temperature(rows, labels) == pytest.approx(best, rel=0.02)
+
+
+def test_right_and_certain_or_always_wrong_ends_at_the_bounds():
+    assert calibration.fit_temperature([(0.0, 1.0)], [1]) == pytest.approx(0.1, rel=1e-3)
+    assert calibration.fit_temperature([(0.0, 1.0)], [0]) == pytest.approx(10.0, rel=1e-3)

@@ -1,10 +1,12 @@
 """The critic's pooling by brute force, its indifference to padding, and its files."""
 
+import math
+
 import pytest
 import torch
 
 from coderl import lm
-from coderl.critic.model import Critic, running_max
+from coderl.critic.model import Critic, likelihood_features, running_max
 from coderl.lm import Batch
 from coderl.types import InputError
 
@@ -12,6 +14,74 @@ PROMPTS = [(10, 11, 12, 13), (10, 11)]
 PROGRAMS = [(20, 21, 22, 23, 24, 25, 2), (30, 31, 2)]
 FAMILIES = ["t5", "llama"]
 POOLINGS = ["prefix_max", "token"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_and_logits_are_those_of_the_separate_calls(tiny, family):
+    """Padded programs; the logits' log-softmax at the drawn tokens is `log_probs`."""
+    model = tiny(family)
+    batch = model.collate(PROMPTS, PROGRAMS)
+    states, logits = model.states_and_logits(batch)
+    drawn = logits.log_softmax(-1).gather(-1, batch.program_ids.unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(states[batch.program_mask], model.states(batch)[batch.program_mask], atol=1e-5)
+    assert torch.allclose(drawn.masked_fill(~batch.program_mask, 0.0), model.log_probs(batch), atol=1e-5)
+    before = model.prefix_states(batch)[:, :-1]
+    assert torch.allclose(before[:, 1:], model.states(batch)[:, :-1], atol=1e-5)
+
+
+def test_likelihood_features_by_hand():
+    """Two tokens: surprise log 2 and log 4, entropy log 2 (half, half) and that of (1/4, 3/4); the third is padding."""
+    probs = torch.tensor([[[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]]])
+    ids, mask = torch.tensor([[0, 0, 1]]), torch.tensor([[True, True, False]])
+    found = likelihood_features(probs.log(), Batch(ids, mask, ids, mask))[0]
+    a, b = math.log(2), math.log(4)
+    h, k = math.log(2), 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
+    first, second = [a, a, a, h, h, h], [(a + b) / 2, a + b, b, (h + k) / 2, h + k, h]
+    for row, expected in zip(found.tolist(), [first, second, second], strict=True):
+        assert row == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_linear_layer_reads_the_states_and_then_the_likelihood(tiny):
+    critic = Critic(tiny()).eval()
+    batch = critic.model.collate(PROMPTS[:1], PROGRAMS[:1])
+    states, logits = critic.model.states_and_logits(batch)
+    inputs = torch.cat([states.amax(1), likelihood_features(logits, batch)[:, -1]], -1)
+    expected = inputs @ critic.head.weight.T + critic.head.bias
+    assert critic.head.in_features == 16 + 6
+    assert torch.allclose(critic.program_logits(batch), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_legacy_is_the_originals_code(tiny, family):
+    """Two layers on d^-1/2 times the state *before* w_t, one prefix at a time; d = 16."""
+    critic = Critic(tiny(family), pooling="legacy").eval()
+    model, program = critic.model, PROGRAMS[0]
+    _, tokens = critic.both_logits(model.collate(PROMPTS[:1], [program]))
+    first, _, second = critic.head
+    for t in range(1, len(program)):
+        state = model.states(model.collate(PROMPTS[:1], [program[:t]]))[0, -1]  # has read w_1..w_t, predicts the next
+        expected = second.weight @ (first.weight @ state / 4 + first.bias).clamp(min=0) + second.bias
+        assert torch.allclose(tokens[0, t], expected, atol=1e-5)
+
+
+def test_legacy_takes_each_classs_maximum_over_512_positions(tiny):
+    """Padding spelt out as tokens of the program has the same maxima: it is pooled over like any other."""
+    critic = Critic(tiny(), pooling="legacy").eval()
+    program = critic.program_logits(critic.model.collate(PROMPTS[:1], PROGRAMS[:1]))
+    padded = [*PROGRAMS[0], *[critic.model.pad_id] * (512 - len(PROGRAMS[0]))]
+    _, tokens = critic.both_logits(critic.model.collate(PROMPTS[:1], [padded]))
+    assert tokens.shape[1] == 512
+    assert torch.allclose(program, tokens.amax(1), atol=1e-6)
+
+
+def test_legacy_depends_on_padding_and_the_others_do_not(tiny):
+    """With a class that likes the padding's states, its maximum sits there."""
+    critic = Critic(tiny(), pooling="legacy").eval()
+    batch = critic.model.collate(PROMPTS, PROGRAMS)
+    garbage = batch.program_ids.masked_fill(~batch.program_mask, 77)
+    changed = Batch(batch.prompt_ids, batch.prompt_mask, garbage, batch.program_mask)
+    assert not torch.allclose(critic.program_logits(changed)[1], critic.program_logits(batch)[1], atol=1e-4)
+    assert not critic.uses_likelihood
 
 
 def batch_with_mask(mask):
@@ -31,7 +101,7 @@ def test_running_max_by_hand_and_blind_to_padding():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_program_logits_are_linear_in_the_max_pooled_program_states(tiny, family):
     """Brute force, one program at a time without padding: W max_t(h_t) + b."""
-    critic = Critic(tiny(family)).eval()
+    critic = Critic(tiny(family), uses_likelihood=False).eval()
     batch = critic.model.collate(PROMPTS, PROGRAMS)
     found = critic.program_logits(batch)
     for row, (prompt, program) in enumerate(zip(PROMPTS, PROGRAMS, strict=True)):
@@ -52,7 +122,7 @@ def test_a_prefixs_logits_are_those_of_the_prefix_as_a_program(tiny, family):
 
 
 def test_token_pooling_is_the_papers_softmax_of_w_h_t(tiny):
-    critic = Critic(tiny(), pooling="token").eval()
+    critic = Critic(tiny(), pooling="token", uses_likelihood=False).eval()
     batch = critic.model.collate(PROMPTS[:1], PROGRAMS[:1])
     states = critic.model.states(batch)[0]
     expected = states @ critic.head.weight.T + critic.head.bias
@@ -87,11 +157,13 @@ def test_padding_changed_or_removed_changes_no_value(tiny, family, pooling):
         assert torch.allclose(other_tokens[row, :length], tokens[1, :length], atol=1e-5)
 
 
-@pytest.mark.parametrize(("num_outcomes", "pooling"), [(4, "prefix_max"), (2, "token")])
+@pytest.mark.parametrize(("num_outcomes", "pooling"), [(4, "prefix_max"), (2, "token"), (4, "legacy")])
 def test_save_and_load(tiny, tmp_path, num_outcomes, pooling):
     critic = Critic(tiny(), num_outcomes=num_outcomes, pooling=pooling, seed=3).eval()
+    critic.temperature.fill_(1.75)
     critic.save(tmp_path / "critic")
     other = Critic.load(tmp_path / "critic")
+    assert other.temperature.item() == 1.75
     assert (other.num_outcomes, other.pooling, other.is_binary) == (num_outcomes, pooling, num_outcomes == 2)
     batch = critic.model.collate(PROMPTS, PROGRAMS)
     assert torch.equal(other.program_logits(batch), critic.program_logits(batch))
@@ -118,7 +190,7 @@ def test_a_head_of_another_critic_is_refused(tiny, tmp_path):
     with pytest.raises(InputError, match="not the linear layer of this critic"):
         Critic.load(tmp_path / "one")
     (tmp_path / "one" / "critic.json").write_text('{"format": "something"}')
-    with pytest.raises(InputError, match="not a 'coderl critic 1' file"):
+    with pytest.raises(InputError, match="not a 'coderl critic 2' file"):
         Critic.load(tmp_path / "one")
 
 

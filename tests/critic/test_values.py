@@ -58,3 +58,17 @@ def test_columns():
 def test_scores_carry_no_gradient(tiny):
     found = values(Critic(tiny()), PROMPTS, PROGRAMS)
     assert not any(isinstance(p, torch.Tensor) for s in found for p in s.program_probs)
+
+
+def test_the_temperature_divides_the_logits_and_copies_are_read_once(tiny):
+    critic = Critic(tiny()).eval()
+    plain = values(critic, PROMPTS[:1] * 3, PROGRAMS[:1] * 3)
+    assert plain[0] is plain[1] is plain[2]
+    critic.temperature.fill_(2.0)
+    (halved,) = values(critic, PROMPTS[:1], PROGRAMS[:1])
+    for before, after in [
+        (plain[0].program_probs, halved.program_probs),
+        *zip(plain[0].token_probs, halved.token_probs, strict=True),
+    ]:
+        roots = [p**0.5 for p in before]  # softmax(z / 2) is proportional to the square root of softmax(z)
+        assert after == pytest.approx([r / sum(roots) for r in roots], rel=1e-4)

@@ -25,6 +25,8 @@ def example(text: str = "print(1)") -> ReportData:
         samples=(sample,),
         settings={text: text},
         warnings=(text,),
+        tables=(report.Table(text, text, (text,), ((text,),)),),
+        reliability=((text, ((0.2, 0.25, 4), (0.0, 0.0, 0))),),
     )
 
 
@@ -58,3 +60,11 @@ def test_the_headline_says_whether_the_interval_leaves_zero_out():
 
 def test_the_terminal_gets_a_row_a_model():
     assert report.closing_table(example()).row_count == 1
+
+
+def test_a_reliability_chart_has_a_dot_for_each_bin_with_programs():
+    from coderl.evaluation.figures import reliability_chart
+
+    chart = reliability_chart("critic", [(0.5, 1.0, 3), (0.0, 0.0, 0)])
+    assert chart.count("<circle") == 1
+    assert "cx='144.0' cy='24.0'" in chart  # 44 + 200 / 2 across, at the very top

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from coderl import records
-from coderl.pipeline import stages
-from coderl.pipeline.config import RunConfig, load_recipe
+from coderl.lm import LanguageModel
+from coderl.pipeline import learning, stages
+from coderl.pipeline.config import ReturnsConfig, RunConfig, load_recipe
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.run import load_splits, run
 from coderl.pipeline.summary import stage_facts
-from coderl.pipeline.tables import programs_of, scores_of, verdicts_of
+from coderl.pipeline.tables import TrainedSample, programs_of, scores_of, verdicts_of
+from coderl.training.train_actor import ActorTrainingConfig
 from coderl.types import InputError, Outcome, ProgramKind
 
 RECIPE = """
@@ -47,6 +49,8 @@ num_steps = 3
 [rounds]
 num_rounds = 2
 problems_per_round = 8
+num_replayed = 1
+selection = { num_problems = 4, num_samples = 2, max_drop = 0.9 }
 [rounds.sample]
 num_samples = 3
 chunk_size = 4
@@ -122,7 +126,9 @@ def test_every_program_has_one_verdict_and_every_judged_one_a_value_a_token(fini
         verdicts_of(folder / "execute"),
         scores_of(folder / "score"),
     )
-    assert len(programs) == len(verdicts) == len(scores) == 8 * (3 + 1)
+    assert (
+        len(programs) == len(verdicts) == len(scores) == 8 * 3
+    )  # without a greedy program, which only the greedy baseline asks for
     for program in programs:
         name = (program.problem_id, program.kind.value, program.index)
         assert len(scores[name].token_values) == len(program.tokens)
@@ -138,6 +144,72 @@ def test_training_and_test_problems_never_mix(finished: Path):
     chosen = {p.problem_id for p in programs_of(finished / "round-00" / "sample")}
     tested = {p.problem_id for p in programs_of(finished / "evaluate" / "actor_critic" / "t0.6" / "sample")}
     assert chosen.isdisjoint(tested)
+
+
+def test_the_critic_is_measured_on_problems_it_has_not_seen(finished: Path):
+    """Round 1 draws the next 8 problems: its 32 programs are all new to the critic of round 0."""
+    facts = stages.facts_of(finished / "round-01" / "drift")
+    assert facts["num_held_out"] == 8 * (3 + 1)
+    assert {"accuracy", "majority_accuracy", "calibration_error", "prefix_auroc"} <= facts.keys()
+    trained = stages.facts_of(finished / "round-01" / "critic")
+    assert trained["num_programs"] + trained["num_held_out"] <= 2 * 8 * (3 + 1)
+    assert trained["num_programs"] > 8 * (3 + 1)
+
+
+def test_canaries_and_staleness_are_recorded(finished: Path):
+    facts = stages.facts_of(finished / "round-01" / "actor")
+    for name in ("compile_error_rate", "unique_share", "mean_tokens", "zero_return_share", "kl_to_reference"):
+        assert facts[name] >= 0, name
+    assert {"grad_norm_positive", "grad_norm_negative"} <= facts.keys()
+    rows = list(records.read_table(finished / "round-01" / "actor" / "samples", TrainedSample))
+    assert {row.staleness for row in rows} == {0, 1}
+    drawn = {p.problem_id for p in programs_of(finished / "round-00" / "sample")}
+    assert {row.problem_id for row in rows if row.staleness == 1} <= drawn
+
+
+def test_the_runs_actor_is_the_best_on_validation_problems(finished: Path):
+    found = records.read_json(finished / "selection.json")
+    assert list(found["pass_rates"]) == ["warm-start", "round-00", "round-01"]
+    assert found["pass_rates"][found["best"]] == max(found["pass_rates"].values())
+    folder = finished / ("warm-start" if found["best"] == "warm-start" else f"{found['best']}/actor") / "model"
+    used = records.read_json(finished / "evaluate" / "actor_critic" / "t0.6" / "sample" / records.MANIFEST)
+    assert used["inputs"]["actor"] == records.hash_path(folder)
+
+
+def test_clipping_kl_error_lines_and_adapters_go_through_the_stage(finished: Path, recipe: Path, tmp_path: Path):
+    """Each pool is clipped against the policy that drew it, the KL divergence taken from the warm start."""
+    warm, first = finished / "warm-start" / "model", finished / "round-00" / "actor" / "model"
+    splits = load_splits(load_recipe(recipe).problems)
+    learning.train_actor(
+        tmp_path / "actor",
+        actor=first,
+        pools=[(finished / f"round-{i:02d}" / "sample", finished / f"round-{i:02d}" / "execute", None) for i in (0, 1)],
+        problems=[p.problem for p in splits.train],
+        solved=[],
+        config=ActorTrainingConfig.model_validate(
+            {"clip_range": 0.2, "kl_weight": 0.1, "lora": {"rank": 2}, "optim": {"num_steps": 2, "learning_rate": 1e-3}}
+        ),
+        returns_config=ReturnsConfig(baseline="none", spread="error_line"),
+        prompt=load_recipe(recipe).prompt,
+        reporter=Reporter(quiet=True),
+        policies=[warm, first],
+        reference=warm,
+    )
+    asked = records.read_json(tmp_path / "actor" / records.MANIFEST)["inputs"]
+    assert [asked["policy_0"], asked["policy_1"], asked["reference"]] == [
+        records.hash_path(folder) for folder in (warm, first, warm)
+    ]
+    lines = records.read_jsonl(tmp_path / "actor" / "metrics.jsonl")
+    assert all(line["kl"] > 0 for line in lines)
+    before, after = (LanguageModel.load(folder).state_dict() for folder in (first, tmp_path / "actor" / "model"))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_report_shows_the_critics_and_the_canaries(finished: Path):
+    page = (finished / "report.html").read_text()
+    for text in ("Critics on held-out problems", "Canaries", "round-01/drift", "predicted probability of passing"):
+        assert text in page
 
 
 def test_the_report_is_one_page_without_network(finished: Path):
@@ -175,7 +247,7 @@ def test_a_run_killed_at_any_stage_ends_with_the_same_tables(finished: Path, rec
     for path in sorted(finished.glob("round-*/*/model/model.safetensors")):
         assert records.hash_path(path) == records.hash_path(run_dir / path.relative_to(finished)), path
     for path in sorted(finished.glob("round-*/*/*/part-*.parquet")):
-        if "verdicts" not in str(path):  # verdicts hold times
+        if "costs" not in str(path):  # which are times
             assert records.hash_path(path) == records.hash_path(run_dir / path.relative_to(finished)), path
 
 
@@ -232,6 +304,7 @@ def test_a_stage_whose_part_is_lost_draws_that_part_again_alike(finished: Path, 
         config=config.rounds.sample,
         prompt=config.prompt,
         seed=0,
+        greedy=False,
         reporter=Reporter(quiet=True),
     )
     assert list(programs_of(folder)) == whole

@@ -13,6 +13,7 @@ from coderl.training.train_actor import (
     drop_zero_returns,
     step_examples,
     train_actor,
+    with_log_probs,
 )
 from coderl.types import InputError
 
@@ -128,6 +129,23 @@ def test_pairs_are_alike_in_length_when_bucketed():
     solutions = [CrossEntropyExample((1,), (4,) * n) for n in (30, 10, 20)]
     pairs = step_examples(samples, solutions, OptimConfig(seed=1))(0)
     assert [(len(p.sample.program), len(p.solution.program)) for p in pairs] == [(2, 10), (5, 20), (9, 30)]
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_a_share_of_the_samples_has_solutions_spread_evenly(bucket):
+    """8 samples at a share of 1/4: two solutions an epoch, four samples apart, none twice before all were drawn."""
+    solutions = [CrossEntropyExample((9,), (40 + i,)) for i in range(4)]
+    of_epoch = step_examples([SAMPLE] * 8, solutions, OptimConfig(bucket_by_length=bucket, seed=1), 0.25)
+    epochs = [of_epoch(0), of_epoch(1)]
+    assert [[i for i, pair in enumerate(epoch) if pair.solution] for epoch in epochs] == [[0, 4], [0, 4]]
+    assert sorted(p.solution.program[0] for epoch in epochs for p in epoch if p.solution) == [40, 41, 42, 43]
+
+
+def test_sampling_log_probs_are_those_of_the_model_whatever_the_batch(tiny):
+    model = tiny()
+    for batch_size in (1, 2):
+        for found in with_log_probs(model, [SAMPLE, OTHER], batch_size=batch_size):
+            assert found.sampling_log_probs == pytest.approx(log_probs(model, found), abs=1e-5)
 
 
 def test_what_is_asked_for_must_be_given(tiny):

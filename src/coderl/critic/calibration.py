@@ -105,6 +105,40 @@ def expected_calibration_error(predicted: Sequence[float], came_true: Sequence[b
     return sum(b.count * abs(b.mean_predicted - b.share_true) for b in bins) / len(predicted)
 
 
+def fit_temperature(
+    logits: Sequence[Sequence[float]], labels: Sequence[int], *, weights: Sequence[float] | None = None
+) -> float:
+    """Return the temperature T in [0.1, 10] whose softmax(logits / T) gives the labels the highest likelihood.
+
+    Source: Guo et al. 2017. The loss is convex in 1/T, so a search that narrows its interval finds the minimum; 1 for
+    no rows.
+
+    Args:
+        logits: one row a program; of problems that the critic was neither trained nor is reported on.
+        labels: the true column of each row.
+        weights: how much each row counts; 1 by default.
+    """
+    if not logits:
+        return 1.0
+    weights = [1.0] * len(labels) if weights is None else weights
+
+    def loss(inverse: float) -> float:
+        total = 0.0
+        for row, label, weight in zip(logits, labels, weights, strict=True):
+            top = max(row)
+            total += weight * (math.log(sum(math.exp((z - top) * inverse) for z in row)) - (row[label] - top) * inverse)
+        return total
+
+    low, high = 0.1, 10.0
+    while high - low > 1e-4 * low:
+        third = (high - low) / 3
+        if loss(low + third) < loss(high - third):
+            high -= third
+        else:
+            low += third
+    return 2 / (low + high)
+
+
 def prefix_auroc(
     scores: Sequence[CriticScore], passed: Sequence[bool], fractions: Sequence[float] = PREFIX_FRACTIONS
 ) -> tuple[float, ...]:

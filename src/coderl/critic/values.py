@@ -35,7 +35,7 @@ def values(
 ) -> list[CriticScore]:
     """Return one `CriticScore` a program, in the given order.
 
-    Source: CodeRL Eq. 10-12.
+    Source: CodeRL Eq. 10-12, with the critic's temperature. A program drawn many times is read once.
 
     Args:
         critic: of 4 outcomes or binary.
@@ -44,10 +44,11 @@ def values(
         batch_size: programs in a forward pass.
     """
     assert all(len(program) > 0 for program in programs), "a program without tokens has no value"
-    scores: list[CriticScore | None] = [None] * len(programs)
-    for index, score in iter_values(critic, prompts, programs, batch_size=batch_size):
-        scores[index] = score
-    return [score for score in scores if score is not None]
+    asked = [(tuple(prompt), tuple(program)) for prompt, program in zip(prompts, programs, strict=True)]
+    pairs = list(dict.fromkeys(asked))
+    found = iter_values(critic, [p for p, _ in pairs], [w for _, w in pairs], batch_size=batch_size)
+    scores = {pairs[index]: score for index, score in found}
+    return [scores[pair] for pair in asked]
 
 
 def iter_values(
@@ -71,8 +72,8 @@ def _batch_values(
 ) -> list[CriticScore]:
     batch = critic.model.collate([prompts[i] for i in rows], [programs[i] for i in rows])
     program_logits, token_logits = critic.both_logits(batch)
-    program_probs = program_logits.float().softmax(-1).tolist()
-    token_probs = token_logits.float().softmax(-1).tolist()
+    program_probs = (program_logits.float() / critic.temperature).softmax(-1).tolist()
+    token_probs = (token_logits.float() / critic.temperature).softmax(-1).tolist()
     return [
         CriticScore(tuple(whole), tuple(tuple(row) for row in per_token[: len(programs[i])]))
         for i, whole, per_token in zip(rows, program_probs, token_probs, strict=True)

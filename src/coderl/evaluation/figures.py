@@ -164,6 +164,30 @@ def line_chart(curve: Curve, x_label: str) -> Markup:
     return _svg(width, height, name, parts)
 
 
+def reliability_chart(label: str, bins: Sequence[tuple[float, float, int]]) -> Markup:
+    """Return predicted probability against frequency: on the diagonal a critic means what it says.
+
+    Args:
+        label: which critic.
+        bins: mean predicted, share that came true, count; a dot's area grows with its count, empty bins have none.
+    """
+    left, top, size = 44.0, 24.0, 200.0
+    most = max([count for _, _, count in bins] + [1])
+    parts = [_text(0, 14, label, "start", "panel"), _line(left, top + size, left + size, top, "axis")]
+    for tick in (0.0, 0.5, 1.0):
+        y, x = top + size * (1 - tick), left + size * tick
+        parts += [_line(left, y, left + size, y, "grid"), _text(left - 6, y + 4, f"{tick:g}", "end", "tick")]
+        parts.append(_text(x, top + size + 16, f"{tick:g}", "middle", "tick"))
+    for predicted, came_true, count in bins:
+        if count:
+            dot = Markup("<circle class='curve-dot' cx='{:.1f}' cy='{:.1f}' r='{:.1f}'><title>{}</title></circle>")
+            tip = f"said {predicted:.2f}, was {came_true:.2f}, {count} programs"
+            radius = 2 + 7 * math.sqrt(count / most)
+            parts.append(dot.format(left + size * predicted, top + size * (1 - came_true), radius, tip))
+    parts.append(_text(left + size / 2, top + size + 34, "predicted probability of passing", "middle", "tick"))
+    return _svg(left + size + 16, top + size + 42, f"Reliability: {label}", parts)
+
+
 def time_bars(rows: Sequence[tuple[str, float]]) -> Markup:
     """Return one bar a stage, as long as its wall time."""
     left, right, width, row_height = 216.0, 90.0, 1000.0, 24.0

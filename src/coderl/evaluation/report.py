@@ -134,6 +134,10 @@ class ReportData:
     """What a reader must know before believing the numbers."""
     outcomes: tuple[OutcomeDistribution, ...] = ()
     curves: tuple[CurveGroup, ...] = ()
+    tables: tuple[Table, ...] = ()
+    """How each round fared: its critic, its canaries."""
+    reliability: tuple[tuple[str, tuple[tuple[float, float, int], ...]], ...] = ()
+    """Of each critic, by bin: mean predicted probability of passing, share that passed, number of programs."""
     samples: tuple[SampleProgram, ...] = ()
     value_label: str = "critic's probability that a program with this prefix passes"
     tallies: Mapping[str, int] = field(default_factory=dict)
@@ -173,6 +177,7 @@ def render(data: ReportData) -> str:
         anytime_chart=figures.anytime_chart,
         total_time=figures.duration(sum(t.wall_s for t in data.timings)),
         line_chart=figures.line_chart,
+        reliability_chart=figures.reliability_chart,
         all_problems=ALL,
         max_message=MAX_MESSAGE_CHARS,
         max_description=MAX_DESCRIPTION_CHARS,

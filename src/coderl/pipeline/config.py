@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coderl.actor.model import PromptConfig
 from coderl.actor.sampling import SamplingConfig
+from coderl.critic.model import Pooling
 from coderl.critic_sampling.search import CriticSamplingConfig
 from coderl.execution import ExecutionConfig
 from coderl.returns import AdvantageFilter, Baseline, Spread
@@ -85,6 +86,17 @@ class SampleConfig(Config):
     """Problems a model call; also what a killed run may have to draw again."""
 
 
+class SelectionConfig(Config):
+    """How the actor of each round is judged on validation problems, and when the rounds end."""
+
+    num_problems: Count | None = 100
+    """Use only the first so many validation problems; None for all."""
+    num_samples: Count = 4
+    """Programs a problem, drawn as those of the rounds are."""
+    max_drop: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """The rounds end when the share of right programs is so far below the best so far."""
+
+
 class RoundsConfig(Config):
     """Sampling, execution, critic and actor update, repeated (the paper: once, offline)."""
 
@@ -94,6 +106,8 @@ class RoundsConfig(Config):
     num_replayed: Annotated[int, Field(ge=0)] = 0
     """Earlier rounds whose samples, with the returns they had then, are trained on again in each round."""
     sample: SampleConfig = SampleConfig()
+    selection: SelectionConfig | None = SelectionConfig()
+    """The run's actor is that of the best round on validation problems, the warm start included; None: the last."""
 
 
 class CriticConfig(Config):
@@ -104,8 +118,15 @@ class CriticConfig(Config):
     actor's."""
     num_layers: Count | None = None
     """Keep only so many of the model's first layers: a critic can be smaller than its actor, as the paper's is."""
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the problems that it is never trained on, to stop early and to measure it on."""
+    pooling: Pooling = "prefix_max"
+    """What a prefix is judged by; `legacy` is the original's code."""
+    uses_likelihood: bool = True
+    """Show the linear layer how likely the model itself finds the program (ours)."""
+    all_rounds: bool = True
+    """Train in each round on the samples of all rounds so far, not on the last one's alone."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the problems that it is never trained on: half of them to stop early and to fit its temperature, the
+    other half to measure it on."""
     use_solutions: bool = False
     """Train also on reference solutions, as PassedTest, as the original does."""
     training: CriticTrainingConfig = CriticTrainingConfig()
@@ -118,6 +139,9 @@ class ReturnsConfig(Config):
     spread: Spread = "critic"
     filter: AdvantageFilter = "all"
     negative_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
+    count_copies: bool = True
+    """Whether a program drawn again for a problem counts again (the policy gradient) or once: then a problem that is
+    always solved weighs no more than one that was solved for the first time."""
 
 
 class RepairConfig(Config):

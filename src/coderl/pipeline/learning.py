@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from coderl import records, returns
@@ -16,29 +17,28 @@ from coderl.critic.values import values
 from coderl.lm import LanguageModel, keep_first_layers
 from coderl.pipeline.config import CriticConfig, PretrainConfig, RepairConfig, ReturnsConfig
 from coderl.pipeline.console import Reporter
+from coderl.pipeline.examples import actor_examples, critic_examples, failed_pairs, solution_examples
 from coderl.pipeline.stages import hash_model, hash_problems, run_stage
 from coderl.pipeline.tables import (
-    Key,
     Score,
+    TrainedSample,
     Verdict,
-    by_problem,
     judged,
-    key,
     programs_of,
-    scores_of,
+    sample_canaries,
     verdicts_of,
 )
+from coderl.training.canaries import gradient_norms, kl_to_reference
 from coderl.training.loop import StepMetrics
-from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample
+from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample, num_copies
 from coderl.training.pretrain import pretrain as pretrain_steps
-from coderl.training.train_actor import ActorTrainingConfig
+from coderl.training.train_actor import ActorTrainingConfig, with_log_probs
 from coderl.training.train_actor import train_actor as actor_steps
 from coderl.training.train_critic import train_critic as critic_steps
-from coderl.training.train_repair import repair_pairs
 from coderl.training.train_repair import train_repair as repair_steps
 from coderl.training.warm_start import WarmStartConfig
 from coderl.training.warm_start import warm_start as warm_start_steps
-from coderl.types import InputError, LabelledProblem, Outcome, Problem, Program, ProgramKind
+from coderl.types import InputError, LabelledProblem, Problem, Program
 
 
 def log_steps(steps: Iterable[StepMetrics], folder: Path, reporter: Reporter, title: str) -> dict[str, Any]:
@@ -52,17 +52,6 @@ def log_steps(steps: Iterable[StepMetrics], folder: Path, reporter: Reporter, ti
     if last is None:
         return {"num_steps": 0}
     return {"num_steps": last.step, "last_loss": round(last.loss, 4), "update_cpu_s": round(last.cpu_s, 2)}
-
-
-def solution_examples(actor: Actor, problems: Sequence[LabelledProblem]) -> list[CrossEntropyExample]:
-    """Return every reference solution of the problems as something to imitate."""
-    return [
-        CrossEntropyExample(tuple(prompt), actor.encode_solution(labelled.problem, solution))
-        for labelled in problems
-        if labelled.solutions
-        for prompt in [actor.encode_prompt(labelled.problem)]
-        for solution in labelled.solutions
-    ]
 
 
 # ------------------------------------------------------------------------------------------------- supervised stages
@@ -105,6 +94,7 @@ def warm_start(
     def work(folder: Path) -> dict[str, Any]:
         loaded = Actor.load(actor, prompt)
         examples = solution_examples(loaded, problems)
+        loaded.model.adapt(config.lora)
         if not examples:
             raise InputError(f"none of the {len(problems)} problems has a reference solution to start from")
         steps = warm_start_steps(loaded.model, examples, config, checkpoint_dir=folder / ".checkpoints")
@@ -130,7 +120,7 @@ def train_repair(
     def work(folder: Path) -> dict[str, Any]:
         loaded = Actor.load(actor, prompt)
         solved = {p.problem.problem_id: p for p in problems if p.solutions}
-        pairs = [pair for sampled, executed in pools for pair in _failed_pairs(sampled, executed, solved)]
+        pairs = [pair for sampled, executed in pools for pair in failed_pairs(sampled, executed, solved)]
         random.Random(seed).shuffle(pairs)
         examples = []
         for problem, program, verdict, solution in pairs[: config.max_pairs]:
@@ -148,21 +138,6 @@ def train_repair(
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def _failed_pairs(
-    sampled: Path, executed: Path, solved: dict[str, LabelledProblem]
-) -> list[tuple[Problem, Program, Verdict, str]]:
-    pairs: list[tuple[Problem, Program, Verdict, str]] = []
-    for problem_id, group in by_problem(judged(programs_of(sampled), verdicts_of(executed))).items():
-        labelled = solved.get(problem_id)
-        if labelled is None:
-            continue
-        failed = list({p.code: (p, v) for p, v in group if v.outcome is not Outcome.PASSED_TEST}.values())
-        for pair in repair_pairs([p.code for p, _ in failed], labelled.solutions):
-            program, verdict = failed[pair.failed_index]
-            pairs.append((labelled.problem, program, verdict, pair.solution))
-    return pairs
-
-
 def _hash_pools(pools: Sequence[tuple[Path, Path]]) -> dict[str, str]:
     return {
         name: records.hash_path(folder)
@@ -178,9 +153,10 @@ def train_critic(
     out: Path, *, init: Path | str, pools: Sequence[tuple[Path, Path]], problems: Sequence[LabelledProblem],
     config: CriticConfig, num_outcomes: int, prompt: PromptConfig, reporter: Reporter, actor: Path | str | None = None,
 ) -> None:  # fmt: skip
-    """Write the critic that predicts the outcome of sampled programs, and `critic.json` with how far to trust it.
+    """Write the critic that predicts the outcome of sampled programs, and `calibration.json`: how far to trust it.
 
-    Every `1 / config.held_out`-th problem is held out, to stop early and to measure on.
+    A share `config.held_out` of the problems is never trained on: on half of them it is stopped, chosen and given its
+    temperature, on the other half measured.
 
     Args:
         out: the stage's folder.
@@ -201,23 +177,40 @@ def train_critic(
     inputs = {"init": hash_model(init), "problems": hash_problems(problems), **_hash_pools(pools)}
 
     def work(folder: Path) -> dict[str, Any]:
-        critic = load_critic(init, num_outcomes, config.num_layers)
-        examples, held_out = _critic_examples(critic.model, pools, problems, config, prompt)
+        critic = load_critic(init, num_outcomes, config)
+        examples, validation, held_out = critic_examples(critic.model, pools, problems, config, prompt)
         if not examples:
             raise InputError("no sampled program has a verdict, so there is nothing for a critic to learn from")
         steps = critic_steps(
-            critic, examples, config.training, validation=held_out, checkpoint_dir=folder / ".checkpoints"
+            critic, examples, config.training, validation=validation, checkpoint_dir=folder / ".checkpoints"
         )
         facts = log_steps(steps, folder, reporter, f"critic on {len(examples)} programs")
         critic.save(folder / "model")
-        if held_out:
-            facts |= _measure_critic(critic, held_out, folder)
-        return {**facts, "num_programs": len(examples), "num_held_out": len(held_out)}
+        facts |= {"num_programs": num_copies(examples), "num_distinct": len(examples)}
+        return {**facts, "temperature": critic.temperature.item(), **_measure(critic, held_out, folder)}
 
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def load_critic(init: Path | str, num_outcomes: int, num_layers: int | None = None) -> Critic:
+def measure_critic(
+    out: Path, *, critic: Path, pool: tuple[Path, Path], problems: Sequence[LabelledProblem], prompt: PromptConfig,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write how far a critic can be trusted on the samples of some problems that it was not trained on.
+
+    On the current policy's fresh samples, before it is refreshed, this is its drift.
+    """
+
+    def work(folder: Path) -> dict[str, Any]:
+        model = Critic.load(critic)
+        examples, _, _ = critic_examples(model.model, [pool], problems, CriticConfig(held_out=0.0), prompt)
+        return _measure(model, examples, folder)
+
+    inputs = {"critic": hash_model(critic), "problems": hash_problems(problems), **_hash_pools([pool])}
+    run_stage(out, reporter, config={"prompt": prompt.model_dump(mode="json")}, inputs=inputs, work=work)
+
+
+def load_critic(init: Path | str, num_outcomes: int, config: CriticConfig) -> Critic:
     """Return the critic in a folder, or a new one on the language model there.
 
     Raises:
@@ -225,52 +218,24 @@ def load_critic(init: Path | str, num_outcomes: int, num_layers: int | None = No
     """
     if not (Path(init) / "critic.json").exists():
         model = LanguageModel.load(init)
-        if num_layers is not None:
-            keep_first_layers(model, num_layers)
-        return Critic(model, num_outcomes=num_outcomes)
+        if config.num_layers is not None:
+            keep_first_layers(model, config.num_layers)
+        return Critic(model, num_outcomes=num_outcomes, pooling=config.pooling, uses_likelihood=config.uses_likelihood)
     critic = Critic.load(init)
     if critic.num_outcomes != num_outcomes:
         raise InputError(f"{init}: a critic of {critic.num_outcomes} outcomes, expected {num_outcomes}")
     return critic
 
 
-def _critic_examples(
-    model: LanguageModel,
-    pools: Sequence[tuple[Path, Path]],
-    problems: Sequence[LabelledProblem],
-    config: CriticConfig,
-    prompt: PromptConfig,
-) -> tuple[list[CriticExample], list[CriticExample]]:
-    by_id = {p.problem.problem_id: p for p in problems}
-    parts: tuple[list[CriticExample], list[CriticExample]] = ([], [])
-    for sampled, executed in pools:
-        groups = by_problem(judged(programs_of(sampled), verdicts_of(executed)))
-        for problem_id, group in groups.items():
-            tokens = tuple(prompt_tokens(model, by_id[problem_id].problem, prompt))
-            part = parts[is_held_out(problem_id, config.held_out)]
-            part += [CriticExample(tokens, p.tokens, v.outcome) for p, v in group if p.tokens and v.outcome is not None]
-    if config.use_solutions:
-        for labelled in (p for p in problems if p.solutions):
-            actor = Actor(model, prompt)
-            tokens = tuple(actor.encode_prompt(labelled.problem))
-            part = parts[is_held_out(labelled.problem.problem_id, config.held_out)]
-            part += [
-                CriticExample(tokens, actor.encode_solution(labelled.problem, s), Outcome.PASSED_TEST)
-                for s in labelled.solutions
-            ]
-    return parts
-
-
-def is_held_out(problem_id: str, share: float) -> bool:
-    """Return whether a critic is measured on this problem and never trained on it, in any round."""
-    return random.Random(f"held out {problem_id}").random() < share
-
-
-def _measure_critic(critic: Critic, held_out: Sequence[CriticExample], folder: Path) -> dict[str, Any]:
-    scores = values(critic, [e.prompt for e in held_out], [e.program for e in held_out], batch_size=64)
-    measured = critic_report(scores, [e.outcome for e in held_out])
+def _measure(critic: Critic, held_out: Sequence[CriticExample], folder: Path) -> dict[str, Any]:
+    if not held_out:
+        return {"num_held_out": 0}
+    examples = [e for e in held_out for _ in range(e.num_copies)]
+    scores = values(critic, [e.prompt for e in examples], [e.program for e in examples], batch_size=64)
+    measured = critic_report(scores, [e.outcome for e in examples])
     records.write_json(folder / "calibration.json", records.plain(measured))
     return {
+        "num_held_out": len(examples),
         "accuracy": measured.accuracy,
         "majority_accuracy": measured.majority_accuracy,
         "auroc": measured.auroc,
@@ -329,84 +294,79 @@ def _scores(
 def train_actor(
     out: Path, *, actor: Path | str, pools: Sequence[tuple[Path, Path, Path | None]], problems: Sequence[Problem],
     solved: Sequence[LabelledProblem], config: ActorTrainingConfig, returns_config: ReturnsConfig,
-    prompt: PromptConfig, reporter: Reporter,
+    prompt: PromptConfig, reporter: Reporter, policies: Sequence[Path | str] = (), reference: Path | str | None = None,
 ) -> None:  # fmt: skip
     """Write the actor after reinforcement learning from execution feedback, mixed with cross-entropy (Eq. 14).
 
-    `pools` are (sample, execute, score) folders; the last is None where the spread needs no critic.
+    `model/`, the table `samples/` of what it was trained on, and in the facts the canaries: how the last pool's
+    samples fare, the gradient by the sign of the return before training, and the divergence from the reference after.
+
+    Args:
+        out: the stage's folder.
+        actor: the model to train.
+        pools: (sample, execute, score) folders, oldest first; the last is None where the spread needs no critic.
+        problems: of all pools.
+        solved: with reference solutions, for the cross-entropy term.
+        config: how it learns.
+        returns_config: what a sample earns.
+        prompt: the actor's.
+        reporter: progress.
+        policies: which model drew each pool, for `clip_range`; `actor` by default.
+        reference: what `kl_weight` and the canary refer to; `actor` by default.
     """
+    drawn_by = list(policies) or [actor] * len(pools)
 
     def work(folder: Path) -> dict[str, Any]:
         loaded = Actor.load(actor, prompt)
         encoded = {p.problem_id: tuple(loaded.encode_prompt(p)) for p in problems}
-        samples = [s for pool in pools for s in _actor_examples(*pool, encoded, returns_config)]
+        samples: list[ActorExample] = []
+        for age, (pool, policy) in enumerate(zip(reversed(pools), reversed(drawn_by), strict=True)):
+            found = [replace(s, staleness=age) for s in actor_examples(*pool, loaded.model, encoded, returns_config)]
+            if config.clip_range is not None:
+                found = with_log_probs(loaded.model if policy == actor else LanguageModel.load(policy), found)
+            samples = found + samples
+        _write_samples(folder, samples)
         solutions = solution_examples(loaded, solved)
-        steps = actor_steps(loaded.model, samples, solutions, config, checkpoint_dir=folder / ".checkpoints")
-        facts = log_steps(steps, folder, reporter, f"actor on {len(samples)} samples")
+        anchor = LanguageModel.load(actor if reference is None else reference)
+        facts: dict[str, Any] = sample_canaries(programs_of(pools[-1][0]), verdicts_of(pools[-1][1]))
+        loaded.model.adapt(config.lora)
+        facts |= gradient_norms(loaded.model, samples)
+        steps = actor_steps(
+            loaded.model, samples, solutions, config, reference=anchor, checkpoint_dir=folder / ".checkpoints"
+        )
+        facts |= log_steps(steps, folder, reporter, f"actor on {len(samples)} samples")
+        facts["kl_to_reference"] = kl_to_reference(loaded.model, anchor, samples)
         loaded.model.save(folder / "model")
         used = sum(any(s.token_returns) for s in samples)
-        return {**facts, "num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
+        facts |= {"num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
+        for line in canary_lines(facts):
+            reporter.say("  " + line)
+        return facts
 
     settings = {"actor_training": config.model_dump(mode="json"), "returns": returns_config.model_dump(mode="json"),
                 "prompt": prompt.model_dump(mode="json")}  # fmt: skip
     inputs = {"actor": hash_model(actor), "solved": hash_problems(solved)}
     inputs |= _hash_pools([(sampled, executed) for sampled, executed, _ in pools])
+    if config.clip_range is not None:
+        inputs |= {f"policy_{i}": hash_model(p) for i, p in enumerate(drawn_by)}
+    if reference is not None:
+        inputs["reference"] = hash_model(reference)
     inputs |= {f"scores_{i}": records.hash_path(s / "scores") for i, (_, _, s) in enumerate(pools) if s is not None}
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def _actor_examples(
-    sampled: Path,
-    executed: Path,
-    scored: Path | None,
-    encoded: dict[str, tuple[int, ...]],
-    config: ReturnsConfig,
-) -> list[ActorExample]:
-    if config.spread == "critic" and scored is None:
-        raise InputError("the critic spread needs scores: run `coderl score`, or choose spread = 'uniform'")
-    scores = scores_of(scored) if scored is not None else {}
-    groups = by_problem(judged(programs_of(sampled), verdicts_of(executed)))
-    return [
-        example
-        for problem_id, group in groups.items()
-        for example in _group_examples(group, scores, encoded[problem_id], config)
-    ]
-
-
-def _group_examples(
-    group: Sequence[tuple[Program, Verdict]], scores: dict[Key, Score], prompt: tuple[int, ...], config: ReturnsConfig
-) -> list[ActorExample]:
-    """Return the samples of one problem with their token returns; without its baseline, if one is asked for, none."""
-    baseline = next((v.outcome for p, v in group if p.kind is ProgramKind.BASELINE), None)
-    drawn = [(p, v.outcome) for p, v in group if p.kind is ProgramKind.SAMPLE and p.tokens and v.outcome is not None]
-    if config.baseline == "greedy" and baseline is None:
-        return []
-    relative = returns.relative_returns(
-        [returns.outcome_return(u) for _, u in drawn],
-        baseline=config.baseline,
-        greedy_return=None if baseline is None else returns.outcome_return(baseline),
+def canary_lines(facts: dict[str, Any]) -> tuple[str, str]:
+    """Return what a person should see of each round: how its samples fared, and what training on them did."""
+    return (
+        f"samples: {facts['pass_rate']:.1%} pass, {facts['compile_error_rate']:.1%} do not compile, "
+        f"{facts['unique_share']:.0%} unique, {facts['mean_tokens']:.0f} tokens",
+        f"training: {facts['zero_return_share']:.0%} earn nothing; gradient of gains "
+        f"{facts['grad_norm_positive']:.2g}, of losses {facts['grad_norm_negative']:.2g}; "
+        f"KL {facts['kl_to_reference']:.3f} a token",
     )
-    examples = []
-    for (program, outcome), advantage in zip(drawn, relative, strict=True):
-        kept = returns.filter_advantage(advantage, mode=config.filter, negative_scale=config.negative_scale)
-        if config.spread == "critic":
-            rho = returns.token_returns(kept, scores[key(program)].token_values)
-        else:
-            rho = returns.spread_return(kept, len(program.tokens), outcome, spread=config.spread)
-        examples.append(ActorExample(prompt, program.tokens, rho))
-    return merge_copies(examples)
 
 
-def merge_copies(samples: Sequence[ActorExample]) -> list[ActorExample]:
-    """Return the samples of one problem with the same tokens as one that carries their returns' sum.
-
-    The gradient of -sum_t rho_t log p(w_t) is the same, at the cost of one.
-    """
-    merged: dict[tuple[int, ...], ActorExample] = {}
-    for sample in samples:
-        other = merged.get(sample.program)
-        if other is not None:
-            summed = tuple(a + b for a, b in zip(sample.token_returns, other.token_returns, strict=True))
-            sample = replace(sample, token_returns=summed)
-        merged[sample.program] = sample
-    return list(merged.values())
+def _write_samples(folder: Path, samples: Sequence[ActorExample]) -> None:
+    """Write what the actor is trained on, and how old each sample is."""
+    rows = (TrainedSample(s.problem_id, len(s.program), s.staleness, fmean(s.token_returns or (0.0,))) for s in samples)
+    records.PartedTable(folder / "samples", TrainedSample).write(0, rows)

@@ -21,6 +21,7 @@ from coderl.pipeline import learning, search_report, stages
 from coderl.pipeline.config import ProblemsConfig, RunConfig, SampleConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.summary import write_report
+from coderl.pipeline.tables import programs_of, sample_canaries, verdicts_of
 from coderl.problems import jsonl
 from coderl.types import InputError, LabelledProblem, Problem
 
@@ -199,28 +200,97 @@ def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, 
     order = list(splits.tested)
     random.Random(config.seed).shuffle(order)
     size = min(config.rounds.problems_per_round or len(order), len(order))
-    replay: list[tuple[tuple[Path, Path, Path | None], list[LabelledProblem]]] = []
+    replay: list[tuple[tuple[Path, Path, Path | None], list[LabelledProblem], Path | str]] = []
+    selection = Selection(config, run_dir, splits.validation, reporter)
+    selection.judge(warm, run_dir / "validate")
+    drawn: list[tuple[tuple[Path, Path], list[LabelledProblem]]] = []
     for index in range(config.rounds.num_rounds):
         folder = run_dir / f"round-{index:02d}"
         chosen = [order[(index * size + i) % len(order)] for i in range(size)]
         pool = (folder / "sample", folder / "execute")
         stages.sample(pool[0], actor=actor, problems=bare(chosen), config=config.rounds.sample, prompt=config.prompt,
-                      seed=config.seed + index, reporter=reporter)  # fmt: skip
+                      seed=config.seed + index, greedy=config.returns.baseline == "greedy",
+                      reporter=reporter)  # fmt: skip
         stages.execute(pool[1], programs=pool[0], problems=chosen, config=config.execution, reporter=reporter)
         scores = None
         if config.returns.spread == "critic":
-            learning.train_critic(folder / "critic", init=critic, pools=[pool], problems=chosen, config=config.critic,
+            unseen = _measure_drift(config, folder, critic, pool, chosen, drawn, reporter)
+            drawn = [*drawn, (pool, unseen)] if config.critic.all_rounds else [(pool, chosen)]
+            learning.train_critic(folder / "critic", init=critic, pools=[p for p, _ in drawn],
+                                  problems=[p for _, problems in drawn for p in problems], config=config.critic,
                                   num_outcomes=4, prompt=config.prompt, reporter=reporter)  # fmt: skip
             critic, scores = folder / "critic" / "model", folder / "score"
             learning.score(scores, critic=critic, programs=pool[0], verdicts=pool[1], problems=bare(chosen),
                            prompt=config.prompt, reporter=reporter)  # fmt: skip
-        replay = [*replay, ((*pool, scores), chosen)][-1 - config.rounds.num_replayed :]
-        seen = {p.problem.problem_id: p.problem for _, problems in replay for p in problems}
-        learning.train_actor(folder / "actor", actor=actor, pools=[pool for pool, _ in replay],
+        replay = [*replay, ((*pool, scores), chosen, actor)][-1 - config.rounds.num_replayed :]
+        seen = {p.problem.problem_id: p.problem for _, problems, _ in replay for p in problems}
+        learning.train_actor(folder / "actor", actor=actor, pools=[pool for pool, _, _ in replay],
                              problems=list(seen.values()), solved=splits.solved, config=config.actor_training,
-                             returns_config=config.returns, prompt=config.prompt, reporter=reporter)  # fmt: skip
+                             returns_config=config.returns, prompt=config.prompt, reporter=reporter,
+                             policies=[policy for _, _, policy in replay], reference=warm)  # fmt: skip
         actor = folder / "actor" / "model"
-    return actor
+        selection.judge(actor, folder / "validate")
+        if selection.has_dropped:
+            break
+    return selection.best or actor
+
+
+SELECTION = "selection.json"
+"""Which actors were judged on validation problems, how, and which is the run's."""
+
+
+class Selection:
+    """Keeps the actor that does best on validation problems: the automatic return from a collapse.
+
+    Deviation: the paper trains to the end. With one policy a round a few dozen programs more or less decide, so a
+    better score here is no proof of a better policy; a much lower one is of a worse.
+    """
+
+    def __init__(self, config: RunConfig, run_dir: Path, problems: list[LabelledProblem], reporter: Reporter):
+        settings = config.rounds.selection
+        self.config, self.run_dir, self.reporter = config, run_dir, reporter
+        self.problems = [p for p in problems if p.hidden_tests][: settings.num_problems] if settings else []
+        self.scores: dict[str, float] = {}
+        self.best: Path | str | None = None
+
+    @property
+    def has_dropped(self) -> bool:
+        """True when the last actor is worse than the best by more than `max_drop`."""
+        settings, scores = self.config.rounds.selection, list(self.scores.values())
+        return settings is not None and bool(scores) and scores[-1] < max(scores) - settings.max_drop
+
+    def judge(self, actor: Path | str, out: Path) -> None:
+        """Draw programs for the validation problems with an actor, run them, and keep it if none was better."""
+        settings = self.config.rounds.selection
+        if settings is None or not self.problems:
+            return
+        drawn = self.config.rounds.sample.model_copy(update={"num_samples": settings.num_samples})
+        stages.sample(out / "sample", actor=actor, problems=bare(self.problems), config=drawn,
+                      prompt=self.config.prompt, seed=self.config.seed + 500, greedy=False,
+                      reporter=self.reporter)  # fmt: skip
+        stages.execute(out / "execute", programs=out / "sample", problems=self.problems, config=self.config.execution,
+                       reporter=self.reporter)  # fmt: skip
+        score = sample_canaries(programs_of(out / "sample"), verdicts_of(out / "execute"))["pass_rate"]
+        if self.best is None or score > max(self.scores.values()):
+            self.best = actor
+        self.scores[out.parent.name if out.parent != self.run_dir else "warm-start"] = score
+        best = max(self.scores, key=self.scores.__getitem__)
+        records.write_json(self.run_dir / SELECTION, {"pass_rates": self.scores, "best": best})
+        has_ended = ": a drop, the rounds end" if self.has_dropped else ""
+        self.reporter.say(f"  validation: {score:.1%} of programs pass; best so far: {best}{has_ended}")
+
+
+def _measure_drift(
+    config: RunConfig, folder: Path, critic: Path | str, pool: tuple[Path, Path], chosen: list[LabelledProblem],
+    drawn: list[tuple[tuple[Path, Path], list[LabelledProblem]]], reporter: Reporter,
+) -> list[LabelledProblem]:  # fmt: skip
+    """Measure the last round's critic on this round's samples; return the problems that no earlier round drew."""
+    seen = {p.problem.problem_id for _, problems in drawn for p in problems}
+    unseen = [p for p in chosen if p.problem.problem_id not in seen]
+    if drawn and unseen:
+        learning.measure_critic(folder / "drift", critic=Path(critic), pool=pool, problems=unseen,
+                                prompt=config.prompt, reporter=reporter)  # fmt: skip
+    return unseen
 
 
 def _ce_control(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path:
@@ -234,7 +304,7 @@ def _ce_control(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | s
         found = next(out / n for n in (records.MANIFEST, records.STARTED) if (out / n).exists())
         spent = records.read_json(found)["config"]["warm_start"]["optim"]["max_cpu_s"]
     else:
-        facts = [stages.facts_of(p.parent) for p in run_dir.glob(f"round-*/*/{records.MANIFEST}")]
+        facts = [stages.facts_of(p.parent) for p in run_dir.glob(f"round-*/**/{records.MANIFEST}")]
         spent = round(sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts), 1)
     optim = config.warm_start.optim.model_copy(
         update={"num_epochs": None, "num_steps": None, "max_cpu_s": max(spent, 1.0), "seed": config.seed + 1}

@@ -98,6 +98,8 @@ def write_report(
         contrasts=tuple(_contrasts(scores)),
         outcomes=tuple(_outcomes(run_dir, config)),
         curves=tuple(_curves(run_dir)),
+        tables=tuple(_tables(run_dir)),
+        reliability=tuple(_reliability(run_dir)),
         samples=tuple(_samples(run_dir, config, problems, num_rounds)),
         tallies=_tallies(run_dir, problems),
         timings=tuple(report.Timing(name, facts["wall_s"]) for name, facts in stage_facts(run_dir)),
@@ -241,6 +243,71 @@ def _outcomes(run_dir: Path, config: RunConfig) -> list[OutcomeDistribution]:
     return found
 
 
+CRITIC_FACTS = {
+    "programs": ("num_held_out", "{:,}"),
+    "accuracy": ("accuracy", "{:.3f}"),
+    "majority": ("majority_accuracy", "{:.3f}"),
+    "AUROC": ("auroc", "{:.3f}"),
+    "ECE": ("calibration_error", "{:.3f}"),
+}
+CANARIES = {
+    "pass": ("pass_rate", "{:.1%}"),
+    "compile errors": ("compile_error_rate", "{:.1%}"),
+    "unique": ("unique_share", "{:.1%}"),
+    "mean tokens": ("mean_tokens", "{:.1f}"),
+    "no return": ("zero_return_share", "{:.1%}"),
+    "gradient +": ("grad_norm_positive", "{:.2g}"),
+    "gradient -": ("grad_norm_negative", "{:.2g}"),
+    "KL after": ("kl_to_reference", "{:.4f}"),
+}
+
+
+def _tables(run_dir: Path) -> list[report.Table]:
+    """Return what is known of the critics and of the stability of the rounds."""
+    facts = sorted(stage_facts(run_dir))
+    critics = [(n, f) for n, f in facts if n.endswith(("critic", "drift")) and f.get("num_held_out")]
+    rows = [
+        (name, *_cells(f, CRITIC_FACTS), " ".join("-" if v is None else f"{v:.2f}" for v in f["prefix_auroc"]))
+        for name, f in critics
+    ]
+    tables = []
+    if rows:
+        note = "`drift` is the critic of the round before on this round's samples of problems it has not seen."
+        columns = ("stage", *CRITIC_FACTS, "AUROC at 25, 50, 75, 100%")
+        tables.append(report.Table("Critics on held-out problems", note, columns, tuple(rows)))
+    path = run_dir / "selection.json"
+    chosen = records.read_json(path) if path.exists() else {"pass_rates": {}, "best": None}
+    canaries = [(n.split("/")[0], f) for n, f in facts if n.startswith("round-") and n.endswith("/actor")]
+    rows = [(name, *_cells(f, CANARIES), _percent(chosen["pass_rates"].get(name))) for name, f in canaries]
+    if rows:
+        start = _percent(chosen["pass_rates"].get("warm-start"))
+        note = "Of the samples drawn in the round, before it trains; KL to the warm start, a token, after it."
+        note += f" On validation problems the warm start's programs pass in {start}; the run's actor is that of "
+        note += f"{chosen['best'] or 'the last round'}."
+        columns = ("round", *CANARIES, "validation after")
+        tables.append(report.Table("Canaries", note, columns, tuple(rows)))
+    return tables
+
+
+def _cells(facts: dict[str, Any], named: dict[str, tuple[str, str]]) -> tuple[str, ...]:
+    values = [(facts.get(name), form) for name, form in named.values()]
+    return tuple("-" if value is None else form.format(value) for value, form in values)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"
+
+
+def _reliability(run_dir: Path) -> list[tuple[str, tuple[tuple[float, float, int], ...]]]:
+    return [
+        (
+            path.parent.relative_to(run_dir).as_posix(),
+            tuple((b["mean_predicted"], b["share_true"], b["count"]) for b in records.read_json(path)["bins"]),
+        )
+        for path in sorted(run_dir.rglob("calibration.json"))
+    ]
+
+
 CURVES = {
     "loss": "",
     "ce_loss": "nats a token",
@@ -248,6 +315,8 @@ CURVES = {
     "critic_accuracy": "share",
     "grad_norm": "",
     "validation_auroc": "",
+    "kl": "nats a token",
+    "staleness": "rounds",
 }
 
 
@@ -276,9 +345,10 @@ def _samples(
     run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem], num_rounds: int, limit: int = 8
 ) -> list[SampleProgram]:
     """Return some programs of the last round, one an outcome and difficulty, with the critic's value of each token."""
-    folder = run_dir / f"round-{num_rounds - 1:02d}"
-    if not (folder / "score").exists():
+    found = [p.parent for p in sorted(run_dir.glob("round-*/score")) if p.parent.name < f"round-{num_rounds:02d}"]
+    if not found:
         return []
+    folder = found[-1]
     scores, verdicts = scores_of(folder / "score"), verdicts_of(folder / "execute")
     descriptions = {p.problem.problem_id: p.problem for p in _train_problems(run_dir)}
     tokenizer = LanguageModel.load(folder / "actor" / "model")
@@ -293,7 +363,7 @@ def _samples(
             program.problem_id,
             problem.difficulty,
             problem.description,
-            f"round {num_rounds}",
+            folder.name,
             program.kind.value,
             verdict.outcome,
             tuple(zip(texts, scored.passing_values, strict=True)),

@@ -92,6 +92,18 @@ class Score:
     """One a token: the probability of PassedTest after the prefix up to w_t, Eq. 11."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainedSample:
+    """A sample that an actor was trained on; copies of a program are one."""
+
+    problem_id: str
+    num_tokens: int
+    staleness: int
+    """Rounds since it was drawn; 0 for one of the policy that was trained."""
+    mean_return: float
+    """Of its tokens; 0 for a sample that could not move the actor and cost no step."""
+
+
 def key(row: Program | Verdict | Cost | Score) -> Key:
     """Return what names the program of a row."""
     return (row.problem_id, row.kind.value, row.index)
@@ -124,6 +136,21 @@ def by_problem(pairs: Iterable[tuple[Program, Verdict]]) -> dict[str, list[tuple
     for program, verdict in pairs:
         groups[program.problem_id].append((program, verdict))
     return dict(groups)
+
+
+def sample_canaries(programs: Iterable[Program], verdicts: dict[Key, Verdict]) -> dict[str, float]:
+    """Return how the drawn programs fare as a whole: what a collapsing policy shows first.
+
+    Shares are of the samples that have a verdict; `unique_share` counts a problem's programs of the same text once.
+    """
+    pairs = [(p, v) for p, v in judged(programs, verdicts) if p.kind is ProgramKind.SAMPLE]
+    count = max(len(pairs), 1)
+    return {
+        "pass_rate": sum(v.outcome is Outcome.PASSED_TEST for _, v in pairs) / count,
+        "compile_error_rate": sum(v.outcome is Outcome.COMPILE_ERROR for _, v in pairs) / count,
+        "unique_share": len({(p.problem_id, p.code) for p, _ in pairs}) / count,
+        "mean_tokens": sum(len(p.tokens) for p, _ in pairs) / count,
+    }
 
 
 def outcome_counts(verdicts: Iterable[Verdict]) -> dict[str, int]:

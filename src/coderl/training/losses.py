@@ -57,6 +57,10 @@ class ActorExample(Example):
     """rho_t, one a program token."""
     sampling_log_probs: tuple[float, ...] | None = None
     """log p of each token under the policy that drew it; needed by PPO clipping only."""
+    problem_id: str = ""
+    """For the record."""
+    staleness: int = 0
+    """Rounds since it was drawn; 0 for a sample of the policy that is being trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,13 @@ class CriticExample(Example):
     """A program whose outcome is known."""
 
     outcome: Outcome
+    num_copies: int = 1
+    """How many samples of the problem are this very program; it counts as so many and costs one."""
+
+
+def num_copies(examples: Sequence[CriticExample]) -> int:
+    """Return how many samples the examples stand for."""
+    return sum(example.num_copies for example in examples)
 
 
 def size_of(examples: Sequence[Example]) -> Size:
@@ -174,14 +185,17 @@ def outcome_cross_entropy(
     columns: Int[Tensor, " B"],
     *,
     class_weights: Float[Tensor, " U"] | None = None,
+    copies: Float[Tensor, " B"] | None = None,
     num_programs: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Return L_critic = -log p(u | W, D), each program weighted by its class, over the number of programs.
+    """Return L_critic = -log p(u | W, D), each program weighted by its class and copies, over the number of programs.
 
     Source: CodeRL section 3.3.3 (its critic loss). Deviation: class weights are ours; with `balanced_weights` their
         mean over the training set is 1, so dividing by the number of programs keeps the scale.
     """
     losses = column_cross_entropy(logits, columns, weight=class_weights, reduction="none")
+    if copies is not None:
+        losses = losses * copies
     return losses.sum() / (len(columns) if num_programs is None else num_programs)
 
 
@@ -235,17 +249,21 @@ def critic_loss_of(
         [outcome_column(e.outcome, critic.num_outcomes) for e in examples], device=critic.model.device
     )
     weights = None if class_weights is None else torch.tensor(class_weights, device=columns.device)
-    whole = examples if whole is None else whole
+    copies = torch.tensor([float(e.num_copies) for e in examples], device=columns.device)
+    num_programs = num_copies(examples if whole is None else whole)
     program_logits, token_logits = critic.both_logits(batch)
-    loss = outcome_cross_entropy(program_logits.float(), columns, class_weights=weights, num_programs=len(whole))
+    loss = outcome_cross_entropy(
+        program_logits.float(), columns, class_weights=weights, copies=copies, num_programs=num_programs
+    )
     metrics = {
         "critic_loss": loss.item(),
-        "critic_accuracy": (program_logits.argmax(-1) == columns).sum().item() / len(whole),
+        "critic_accuracy": ((program_logits.argmax(-1) == columns) * copies).sum().item() / num_programs,
     }
     if prefix_weight:
         targets = columns.unsqueeze(1).expand(-1, token_logits.shape[1])
         losses = column_cross_entropy(token_logits.float().transpose(1, 2), targets, weight=weights, reduction="none")
-        prefix = reduce_tokens(losses, batch.program_mask, reduction="sequence_mean", size=size_of(whole))
+        size = Size(num_programs, 0)
+        prefix = reduce_tokens(losses * copies[:, None], batch.program_mask, reduction="sequence_mean", size=size)
         loss = loss + prefix_weight * prefix
         metrics["prefix_loss"] = prefix.item()
     return loss, metrics

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from coderl.lm import Batch, LanguageModel
+from coderl.lora import LoraConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
 from coderl.training.losses import ActorExample, CrossEntropyExample, Reduction
@@ -27,16 +29,20 @@ class ActorTrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     optim: OptimConfig = OptimConfig(learning_rate=2e-6, batch_size=32, num_epochs=1)
-    """`batch_size` counts samples; each step draws as many solutions."""
+    """`batch_size` counts samples; solutions come on top, see `solution_share`."""
     rl_weight: float = Field(default=1.0, ge=0)
     ce_weight: float = Field(default=1.0, ge=0)
     """Equal weights in each step are the paper's; the original alternates steps."""
+    solution_share: float = Field(default=1.0, gt=0, le=1)
+    """Solutions drawn for each sample. A model that knows them well learns more from a step on fewer."""
     reduction: Reduction = "token_mean"
     """How tokens add up in both terms; `sequence_sum` is the paper's Eq. 1 and 14 by the letter."""
     clip_range: float | None = Field(default=None, gt=0, lt=1)
     """PPO's; needs samples with `sampling_log_probs`. None: plain policy gradient."""
     kl_weight: float = Field(default=0.0, ge=0)
     """Of the KL divergence to the reference model, measured on the samples."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters in place of the model's own weights; needs the extra `lora`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,25 @@ def drop_zero_returns(samples: Sequence[ActorExample]) -> tuple[list[ActorExampl
     """Return the samples that can move the actor, and how many cannot because all their token returns are 0."""
     kept = [sample for sample in samples if any(sample.token_returns)]
     return kept, len(samples) - len(kept)
+
+
+def with_log_probs(
+    actor: LanguageModel, samples: Sequence[ActorExample], *, batch_size: int = 64
+) -> list[ActorExample]:
+    """Return the samples with the log-probability that `actor`, which drew them, gives each of their tokens.
+
+    At temperature 1, as the policy that is trained is compared with them, whatever temperature they were drawn at.
+    """
+    found: list[ActorExample] = []
+    with torch.no_grad():
+        for start in range(0, len(samples), batch_size):
+            part = samples[start : start + batch_size]
+            log_probs = actor.log_probs(actor.collate([s.prompt for s in part], [s.program for s in part]))
+            found += [
+                replace(sample, sampling_log_probs=tuple(row[: len(sample.program)]))
+                for sample, row in zip(part, log_probs.tolist(), strict=True)
+            ]
+    return found
 
 
 def train_actor(
@@ -90,7 +115,7 @@ def train_actor(
     dropped_share = num_dropped / len(samples)
     steps = train(
         actor,
-        step_examples(kept, solutions if config.ce_weight else (), config.optim),
+        step_examples(kept, solutions if config.ce_weight else (), config.optim, config.solution_share),
         partial(actor_loss_of, config=config, reference=reference),
         config.optim,
         checkpoint_dir=checkpoint_dir,
@@ -103,23 +128,30 @@ def train_actor(
 
 
 def step_examples(
-    samples: Sequence[ActorExample], solutions: Sequence[CrossEntropyExample], optim: OptimConfig
+    samples: Sequence[ActorExample],
+    solutions: Sequence[CrossEntropyExample],
+    optim: OptimConfig,
+    solution_share: float = 1.0,
 ) -> Callable[[int], list[ActorStepExample]]:
-    """Return the function of the epoch that gives every sample a solution, none twice before all have been drawn.
+    """Return the function of the epoch that gives samples their solutions, none twice before all have been drawn.
 
-    With `bucket_by_length`, samples and the epoch's solutions are paired by the rank of their lengths, so that a batch
-    of like samples is one of like solutions.
+    Every sample has one, or every so many as `solution_share` says. With `bucket_by_length`, samples and the epoch's
+    solutions are paired by the rank of their lengths, so that a batch of like samples is one of like solutions.
     """
 
     def of_epoch(epoch: int) -> list[ActorStepExample]:
-        drawn = _draw(solutions, len(samples), optim.seed, start=epoch * len(samples))
+        count = math.ceil(len(samples) * solution_share)
+        drawn = _draw(solutions, count, optim.seed, start=epoch * count)
         if not drawn:
             return [ActorStepExample(sample, None) for sample in samples]
         ordered = list(samples)
         if optim.bucket_by_length:
             ordered.sort(key=losses.num_tokens)
             drawn.sort(key=losses.num_tokens)
-        return [ActorStepExample(s, w) for s, w in zip(ordered, drawn, strict=True)]
+        given: list[CrossEntropyExample | None] = [None] * len(ordered)
+        for index, solution in enumerate(drawn):
+            given[index * len(ordered) // count] = solution
+        return [ActorStepExample(s, w) for s, w in zip(ordered, given, strict=True)]
 
     return of_epoch
 
@@ -176,7 +208,11 @@ def _sample_loss(
         loss = losses.clipped_policy_gradient(
             log_probs, drawn_with, rho, batch.program_mask, clip_range=config.clip_range, **how
         )
-    metrics = {"rl_loss": loss.item(), "mean_return": _mean_return(samples, whole)}
+    metrics = {
+        "rl_loss": loss.item(),
+        "mean_return": _mean_return(samples, whole),
+        "staleness": sum(s.staleness for s in samples) / len(whole),
+    }
     loss = config.rl_weight * loss
     if config.kl_weight and reference is not None:
         with torch.no_grad():

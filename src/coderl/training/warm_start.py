@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from coderl.lm import LanguageModel
+from coderl.lora import LoraConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
 from coderl.training.losses import CrossEntropyExample, Reduction
@@ -30,6 +31,8 @@ class WarmStartConfig(BaseModel):
     )
     reduction: Reduction = "token_mean"
     """How tokens add up; `sequence_sum` is the paper's Eq. 1 by the letter."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters in place of the model's own weights; needs the extra `lora`."""
 
 
 def warm_start(

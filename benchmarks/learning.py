@@ -1,0 +1,376 @@
+"""Whether reinforcement learning from unit tests teaches more than its controls do, on MiniAPPS.
+
+    python benchmarks/learning.py [--quick] [--seeds 5] [--arms uniform rloo ...] [--out DIR] --json FILE
+    python benchmarks/learning.py --ablations --json FILE      # Tables 2 and 3 of the paper
+
+Each seed is a MiniAPPS of its own with a model of its own: one warm start, and from it every arm, with as many
+problems, samples and updates; the control with more cross-entropy has as many CPU-seconds as all of the actor-critic
+arm's sampling, execution, critic and updates. Each model is tested at the temperature that suits it best on validation
+problems. Intervals are paired bootstraps over (seed, problem). Every part is a stage folder under `--out`: a killed
+benchmark continues where it was. Flags of the recipe (`--rounds.num-rounds 2`) may follow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from coderl import records
+from coderl.evaluation.figures import DotRow, dot_chart
+from coderl.evaluation.pass_at_k import Estimate, Summary, paired_bootstrap
+from coderl.pipeline import learning, run, stages
+from coderl.pipeline.config import RunConfig, SampleConfig, load_recipe
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.summary import evaluation
+from coderl.types import LabelledProblem
+
+FIRST_SEED = 10
+"""Of the MiniAPPS that are measured on: settings were chosen on the validation problems of smaller seeds."""
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8)
+KS = (1, 5)
+PANELS = {"pass@1": "pass_at_1", "pass@5": "pass_at_5", "greedy": "greedy"}
+RECIPE = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
+
+CONTROL = "ce_control"
+REJECTION = "rejection_sampling"
+UNIFORM: dict[str, Any] = {"returns.spread": "uniform", "actor_training.rl_weight": 1.0}
+PAPER: dict[str, Any] = {"returns.baseline": "greedy", "returns.filter": "all"}
+ARMS: dict[str, dict[str, Any]] = {
+    "actor_critic": {},
+    "uniform": UNIFORM,
+    "linear_decay": {"returns.spread": "linear_decay"},
+    REJECTION: {"returns.baseline": "none", "returns.filter": "positive_only", **UNIFORM},
+    "rloo": {
+        "returns.baseline": "leave_one_out",
+        "returns.filter": "all",
+        "returns.count_copies": True,
+        **UNIFORM,
+    },
+    "grpo": {
+        "returns.baseline": "group_normalised",
+        "returns.filter": "all",
+        "returns.count_copies": True,
+        **UNIFORM,
+        "actor_training.clip_range": 0.2,
+        "actor_training.kl_weight": 0.04,
+    },
+    "paper": PAPER,
+    "paper_uniform": {**PAPER, **UNIFORM},
+    "paper_no_baseline": {**PAPER, "returns.baseline": "none"},
+    "paper_linear_decay": {**PAPER, "returns.spread": "linear_decay"},
+    "paper_rl_only": {**PAPER, "actor_training.ce_weight": 0.0},
+    CONTROL: {},
+}
+"""What each arm changes in the recipe. Rejection sampling is cross-entropy, from the warm start, on those samples of
+the actor-critic arm that passed, with as many updates as all its rounds; the uniform spread draws its own."""
+GROUPED = {"rloo": 4, "grpo": 4, **{name: 4 for name in ARMS if name.startswith("paper")}}
+"""Samples a problem at least, of arms that compare them: they draw as many programs, for fewer problems."""
+DEFAULT_ARMS = ["uniform", "linear_decay", REJECTION, "rloo", "grpo", "paper", CONTROL]
+QUICK_ARMS = [REJECTION, CONTROL]
+ABLATIONS = ["paper_uniform", "paper_no_baseline", "paper_linear_decay", "paper", CONTROL, REJECTION, "paper_rl_only"]
+"""The rows of the paper's Table 2 (A to D), then of Table 3 (CE, CE with samples, RL; both together is D)."""
+
+Scores = dict[str, float]
+"""Of each (seed, problem)."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model of one seed, on the test problems."""
+
+    temperature: float
+    sampled: Summary
+    greedy: Summary
+    train_cpu_s: float
+
+
+# ------------------------------------------------------------------------------------------------------------- a seed
+
+
+def run_seed(seed: int, out: Path, recipe: Path, flags: Sequence[str], arms: Sequence[str]) -> None:
+    """Train and evaluate the warm start and every arm of one seed under `out`."""
+    config = recipe_of(seed, recipe, flags)
+    torch.set_num_threads(1)
+    reporter = Reporter(quiet=True)
+    folder = out / f"seed-{seed}"
+    splits = run._problems(config, folder / "problems", reporter)
+    warm = run._warm_start(config, folder, splits, reporter)
+    evaluate(config, folder / "evaluate" / "warm_start", splits, warm, reporter)
+    for arm in arms:
+        model = train_arm(arm, config, folder, splits, warm, reporter)
+        evaluate(config, folder / "evaluate" / arm, splits, model, reporter)
+
+
+def recipe_of(seed: int, recipe: Path, flags: Sequence[str]) -> RunConfig:
+    """Return the settings of one seed: the recipe's, on a MiniAPPS of that seed."""
+    config = load_recipe(recipe, flags)
+    source = f"{config.problems.source}{',' if ':' in config.problems.source else ':'}seed={seed}"
+    problems = config.problems.model_copy(update={"source": source})
+    return config.model_copy(update={"seed": seed, "problems": problems})
+
+
+def train_arm(
+    arm: str, config: RunConfig, folder: Path, splits: run.Splits, warm: Path | str, reporter: Reporter
+) -> Path | str:
+    """Return the model of an arm; the control's budget is what the actor-critic arm took."""
+    if arm == CONTROL:
+        return run._ce_control(config, folder / "actor_critic", splits, warm, reporter)
+    settings = arm_config(arm, config)
+    if arm == REJECTION:
+        return _rejection_sampling(settings, folder, splits, warm, reporter)
+    _share_first_samples(folder / "actor_critic" / "round-00", folder / arm / "round-00", config, settings)
+    return run._rounds(settings, folder / arm, splits, warm, reporter)
+
+
+def arm_config(arm: str, config: RunConfig) -> RunConfig:
+    """Return the recipe with what the arm changes in it."""
+    settings = config.model_dump(mode="json")
+    for name, value in ARMS[arm].items():
+        group, _, key = name.partition(".")
+        settings[group][key] = value
+    rounds, wanted = settings["rounds"], GROUPED.get(arm, 1)
+    num_samples = rounds["sample"]["num_samples"]
+    if num_samples < wanted and rounds["problems_per_round"]:
+        rounds["sample"]["num_samples"] = wanted
+        rounds["problems_per_round"] = max(rounds["problems_per_round"] * num_samples // wanted, 1)
+    return RunConfig.model_validate(settings)
+
+
+def _rejection_sampling(
+    config: RunConfig, folder: Path, splits: run.Splits, warm: Path | str, reporter: Reporter
+) -> Path:
+    out = folder / REJECTION / "actor"
+    rounds = sorted((folder / "actor_critic").glob("round-*"))
+    optim = config.actor_training.optim
+    limits = {name: value * len(rounds) for name in ("num_steps", "num_epochs") if (value := getattr(optim, name))}
+    more = config.actor_training.model_copy(update={"optim": optim.model_copy(update=limits)})
+    learning.train_actor(
+        out, actor=warm, pools=[(r / "sample", r / "execute", None) for r in rounds], problems=run.bare(splits.tested),
+        solved=splits.solved, config=more, returns_config=config.returns, prompt=config.prompt, reporter=reporter,
+    )  # fmt: skip
+    return out / "model"
+
+
+def _share_first_samples(found: Path, wanted: Path, config: RunConfig, settings: RunConfig) -> None:
+    """Copy the first round's programs and verdicts where both arms draw the same from the warm start."""
+    is_same = settings.rounds == config.rounds and settings.returns.baseline == config.returns.baseline
+    for name in ("sample", "execute"):
+        if is_same and (found / name / records.MANIFEST).exists() and not (wanted / name).exists():
+            shutil.copytree(found / name, wanted / name)
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluate(config: RunConfig, folder: Path, splits: run.Splits, model: Path | str, reporter: Reporter) -> None:
+    """Draw and run validation programs at every temperature, and test programs at the best of them and greedily."""
+    draw = partial(_draw, config, model=model, reporter=reporter)
+    for temperature in TEMPERATURES:
+        draw(folder / f"validation-t{temperature:g}", splits.validation, temperature, greedy=False)
+    best = best_temperature(folder, splits.validation)
+    draw(folder / f"test-t{best:g}", splits.test, best, greedy=True)
+
+
+def best_temperature(folder: Path, validation: Sequence[LabelledProblem]) -> float:
+    """Return the temperature with the highest pass@1 on validation problems."""
+    scores = {t: _pass_at_1(evaluation(folder / f"validation-t{t:g}", validation, KS)) for t in TEMPERATURES}
+    return max(scores, key=lambda t: scores[t])
+
+
+def _draw(
+    config: RunConfig, out: Path, problems: Sequence[LabelledProblem], temperature: float, *, greedy: bool,
+    model: Path | str, reporter: Reporter,
+) -> None:  # fmt: skip
+    settings = config.evaluation
+    drawn = settings.sampling.model_copy(update={"temperature": temperature})
+    num_samples = settings.num_samples if greedy else max(settings.num_samples // 2, 1)
+    sample = SampleConfig(num_samples=num_samples, sampling=drawn)
+    stages.sample(out / "sample", actor=model, problems=run.bare(problems), config=sample, prompt=config.prompt,
+                  seed=config.seed + 1000, greedy=greedy, reporter=reporter)  # fmt: skip
+    stages.execute(out / "execute", programs=out / "sample", problems=problems, config=config.execution,
+                   reporter=reporter)  # fmt: skip
+
+
+def _pass_at_1(summary: Summary) -> float:
+    return summary.scores["pass@1"]["all"].mean
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def measured(folder: Path, model: str) -> Measured:
+    """Return how a model of one seed did on its test problems, and the CPU-seconds its training took."""
+    splits = {name: run.data.load(folder / "problems" / f"{name}.jsonl") for name in ("validation", "test")}
+    best = best_temperature(folder / "evaluate" / model, splits["validation"])
+    found = folder / "evaluate" / model / f"test-t{best:g}"
+    greedy = evaluation(found, splits["test"], KS, greedy=True)
+    return Measured(best, evaluation(found, splits["test"], KS), greedy, _train_cpu_s(folder, model))
+
+
+def _train_cpu_s(folder: Path, model: str) -> float:
+    parts = {
+        "warm_start": ("init", "pretrain", "warm-start"),
+        CONTROL: ("actor_critic/ce-control",),
+        REJECTION: ("actor_critic/round-*/sample", "actor_critic/round-*/execute", f"{REJECTION}/actor"),
+    }
+    patterns = parts.get(model, (f"{model}/round-*/**", f"{model}/validate/**"))
+    found = {path.parent for pattern in patterns for path in folder.glob(f"{pattern}/{records.MANIFEST}")}
+    facts = [stages.facts_of(path) for path in found]
+    return sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts)
+
+
+def report_of(out: Path, seeds: Sequence[int], arms: Sequence[str]) -> dict[str, Any]:
+    """Return every figure of the benchmark from its stage folders."""
+    models = ["warm_start", *arms]
+    found = {model: {seed: measured(out / f"seed-{seed}", model) for seed in seeds} for model in models}
+    sampled = {model: _pooled(found[model], "sampled") for model in models}
+    greedy = {model: _pooled(found[model], "greedy") for model in models}
+    against = {"warm_start": "warm_start", "ce_control": CONTROL}
+    against |= {arm: arm for arm in arms if arm not in (CONTROL, "actor_critic")}
+    contrasts = {
+        f"actor_critic_minus_{name}": _contrast(sampled["actor_critic"], sampled[model])
+        for name, model in against.items()
+        if model in sampled
+    }
+    contrasts["actor_critic_minus_warm_start_greedy"] = _contrast(sampled["actor_critic"], greedy["warm_start"])
+    contrasts["actor_critic_greedy_minus_warm_start_greedy"] = _contrast(greedy["actor_critic"], greedy["warm_start"])
+    at_5 = {model: _pooled(found[model], "sampled", "pass@5") for model in ("actor_critic", "warm_start")}
+    contrasts["actor_critic_pass_at_5_minus_warm_start"] = _contrast(at_5["actor_critic"], at_5["warm_start"])
+    return {**contrasts, **_critic(out, seeds), "num_seeds": len(seeds), "models": _table(found)}
+
+
+def _pooled(of_seeds: dict[int, Measured], what: str, metric: str = "pass@1") -> Scores:
+    return {
+        f"{seed}/{problem_id}": score
+        for seed, one in of_seeds.items()
+        for problem_id, score in getattr(one, what).by_problem[metric].items()
+    }
+
+
+def _contrast(ours: Scores, theirs: Scores) -> dict[str, float]:
+    """Return ours minus theirs in points, with its 95% interval."""
+    interval = paired_bootstrap(ours, theirs, seed=0)
+    return {name: round(100 * getattr(interval, name), 2) for name in ("mean", "low", "high")}
+
+
+def _critic(out: Path, seeds: Sequence[int]) -> dict[str, float]:
+    """Return how well the critic of the last round knows held-out problems, as means over seeds."""
+    last = [max((out / f"seed-{seed}" / "actor_critic").glob("round-*/critic")) for seed in seeds]
+    facts = [stages.facts_of(folder) for folder in last]
+    figures = {"critic_auroc": "auroc", "critic_ece": "calibration_error"}
+    return {
+        key: round(statistics.fmean(f[name] for f in facts if f.get(name) is not None), 4)
+        for key, name in figures.items()
+        if any(f.get(name) is not None for f in facts)
+    }
+
+
+def _table(found: dict[str, dict[int, Measured]]) -> dict[str, dict[str, Any]]:
+    table = {}
+    for model, of_seeds in found.items():
+        each = list(of_seeds.values())
+        scores = {
+            "pass_at_1": _pooled(of_seeds, "sampled"),
+            "pass_at_5": _pooled(of_seeds, "sampled", "pass@5"),
+            "greedy": _pooled(of_seeds, "greedy"),
+        }
+        table[model] = {
+            **{name: round(100 * statistics.fmean(pooled.values()), 2) for name, pooled in scores.items()},
+            **{f"{name}_error": round(100 * _standard_error(pooled), 2) for name, pooled in scores.items()},
+            "pass_at_1_of_seeds": [round(100 * _pass_at_1(one.sampled), 2) for one in each],
+            "greedy_of_seeds": [round(100 * _pass_at_1(one.greedy), 2) for one in each],
+            "temperatures": [one.temperature for one in each],
+            "train_cpu_s": round(statistics.fmean(one.train_cpu_s for one in each), 1),
+        }
+    return table
+
+
+def _standard_error(scores: Scores) -> float:
+    return statistics.stdev(scores.values()) / len(scores) ** 0.5
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the table of models and the contrasts."""
+    console = Console()
+    table = Table(
+        "model", "pass@1", "pass@5", "greedy", "temperatures", "training, CPU-s", title="held-out problems, %"
+    )
+    for model, row in report["models"].items():
+        cells = [f"{row[name]:.1f}" for name in ("pass_at_1", "pass_at_5", "greedy")]
+        table.add_row(model, *cells, " ".join(f"{t:g}" for t in row["temperatures"]), f"{row['train_cpu_s']:.0f}")
+    console.print(table)
+    for name, value in report.items():
+        if isinstance(value, dict) and "low" in value:
+            console.print(f"{name:45} {value['mean']:+6.2f}  ({value['low']:+.2f} to {value['high']:+.2f})")
+        elif isinstance(value, int | float):
+            console.print(f"{name:45} {value:6.3g}")
+
+
+STYLE = """<style>
+text { font: 12px system-ui, sans-serif; fill: #1f2328; } .label { font-weight: 600; } .panel { font-weight: 600; }
+.note, .tick, .panel { fill: #59636e; } .whisker { stroke-width: 2; }
+.grid { stroke: #d1d9e0; } .axis { stroke: #818b98; }
+.method circle { fill: #0b5cad; } .method line { stroke: #0b5cad; }
+.control circle { fill: #fff; stroke: #8b949e; stroke-width: 2; } .control line { stroke: #8b949e; }
+</style><rect width="100%" height="100%" fill="#fff"/>"""
+
+
+def figure_of(report: dict[str, Any]) -> str:
+    """Return an SVG of every model's scores on held-out problems, with 95% intervals over (seed, problem)."""
+    rows = []
+    for model, row in report["models"].items():
+        estimates = {name: Estimate(row[key] / 100, row[f"{key}_error"] / 100, 0) for name, key in PANELS.items()}
+        note = f"{row['train_cpu_s']:.0f} CPU-s of training"
+        rows.append(DotRow(model.replace("_", " "), note, model != "actor_critic", estimates))
+    drawn = str(dot_chart(rows, list(PANELS), "% of held-out problems"))
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{STYLE}", 1) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 seeds, and only the arms that the first claims need")
+    parser.add_argument("--seeds", type=int, default=None, help="how many; 5 unless quick")
+    parser.add_argument("--ablations", action="store_true", help="the arms of the paper's Tables 2 and 3")
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), help="beside actor_critic")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="settings of all arms")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="seeds trained side by side")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="where the stage folders are kept")
+    parser.add_argument("--json", type=Path, required=True, help="where to write the figures")
+    parser.add_argument("--figure", type=Path, help="where to draw them, as SVG")
+    args, flags = parser.parse_known_args()
+    chosen = args.arms or (ABLATIONS if args.ablations else QUICK_ARMS if args.quick else DEFAULT_ARMS)
+    arms = ["actor_critic", *(arm for arm in ARMS if arm in chosen and arm != "actor_critic")]
+    seeds = list(range(FIRST_SEED, FIRST_SEED + (args.seeds or (2 if args.quick else 5))))
+    work = partial(run_seed, out=args.out, recipe=args.recipe, flags=flags, arms=arms)
+    with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
+        list(processes.map(work, seeds))
+    report = {
+        **report_of(args.out, seeds, arms),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}",
+        "torch": torch.__version__,
+        "settings": recipe_of(seeds[0], args.recipe, flags).model_dump(mode="json"),
+    }
+    show(report)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=1) + "\n")
+    if args.figure:
+        args.figure.write_text(figure_of(report))
+
+
+if __name__ == "__main__":
+    main()

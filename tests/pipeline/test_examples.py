@@ -1,0 +1,139 @@
+"""What the pipeline makes of tables: canaries, token lines, the error-line spread, parts of the problems."""
+
+import pytest
+
+from coderl import lm
+from coderl.pipeline.config import ReturnsConfig
+from coderl.pipeline.examples import group_examples, held_out_part, token_lines
+from coderl.pipeline.run import Selection
+from coderl.pipeline.tables import Verdict, key, sample_canaries
+from coderl.types import ExecutionResult, Outcome, Program, ProgramKind
+
+SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
+
+
+@pytest.fixture(scope="module")
+def model():
+    tokenizer = lm.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
+    return lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
+
+
+def program(model, text, code=None, index=0):
+    return Program("p", index, text if code is None else code, tokens=tuple(model.encode_program(text)))
+
+
+def verdict(of, outcome, error_line=None):
+    return Verdict.of(of, ExecutionResult(outcome, "zerodivisionerror", "", error_line))
+
+
+def test_each_token_is_on_the_line_it_spells(model):
+    """The tokens of each line, decoded, are that line; a line end belongs to the line it opens, or to no line."""
+    one = program(model, SOURCE)
+    lines = token_lines(model, one)
+    assert len(lines) == len(one.tokens)
+    for number, text in enumerate(SOURCE.splitlines(), start=1):
+        spelt = model.decode([t for t, line in zip(one.tokens, lines, strict=True) if line == number])
+        assert spelt.strip() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "shift"),
+    [("\n\n" + SOURCE, SOURCE, -2), (SOURCE, "def f(a):\n" + SOURCE, 1), (SOURCE, "\n" + SOURCE, 1)],
+)
+def test_lines_count_in_the_program_that_was_run(model, text, code, shift):
+    """Text before the code is left out, a starter or a blank line before it is counted in."""
+    plain = token_lines(model, program(model, text))
+    assert token_lines(model, program(model, text, code)) == [line + shift for line in plain]
+
+
+def test_the_error_line_spread_reaches_the_token_returns(model):
+    """Of a program that fails on line 2, only that line's tokens carry A = -0.6; of one that passes, all carry 1."""
+    bad, good = program(model, SOURCE), program(model, "print(1)\n", index=1)
+    group = [(bad, verdict(bad, Outcome.RUNTIME_ERROR, 2)), (good, verdict(good, Outcome.PASSED_TEST))]
+    found = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    lines = token_lines(model, bad)
+    assert 2 in lines
+    assert found[0].token_returns == tuple(-0.6 * (line == 2) for line in lines)
+    assert found[1].token_returns == (1.0,) * len(good.tokens)
+
+
+def test_a_failure_without_a_known_line_is_spread_evenly(model):
+    bad = program(model, SOURCE)
+    group = [(bad, verdict(bad, Outcome.FAILED_TEST))]
+    (found,) = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    assert found.token_returns == (-0.3,) * len(bad.tokens)
+
+
+def test_canaries_by_hand():
+    """Four samples: one passes, two do not compile, two of one problem are alike; the baseline does not count."""
+    programs = [Program("a", i, code, tokens=(1,) * n) for i, (code, n) in enumerate([("x", 2), ("x", 2), ("y", 4)])]
+    programs += [Program("b", 0, "x", tokens=(1,) * 8), Program("b", 0, "x", ProgramKind.BASELINE, (1,))]
+    outcomes = [Outcome.COMPILE_ERROR, Outcome.COMPILE_ERROR, Outcome.PASSED_TEST, Outcome.FAILED_TEST]
+    verdicts = {key(p): verdict(p, u) for p, u in zip(programs, [*outcomes, Outcome.PASSED_TEST], strict=True)}
+    found = sample_canaries(programs, verdicts)
+    assert found == {"pass_rate": 0.25, "compile_error_rate": 0.5, "unique_share": 0.75, "mean_tokens": 4.0}
+
+
+def test_held_out_parts_are_disjoint_and_of_the_asked_size():
+    parts = [held_out_part(f"problem-{i}", 0.4) for i in range(2000)]
+    assert parts == [held_out_part(f"problem-{i}", 0.4) for i in range(2000)]
+    for part, share in ((0, 0.6), (1, 0.2), (2, 0.2)):
+        assert parts.count(part) / 2000 == pytest.approx(share, abs=0.03)
+    assert {held_out_part(f"problem-{i}", 0.0) for i in range(50)} == {0}
+
+
+def test_a_drop_beyond_the_threshold_ends_the_rounds(tmp_path):
+    from coderl.pipeline.config import RunConfig
+    from coderl.pipeline.console import Reporter
+
+    config = RunConfig.model_validate({"rounds": {"selection": {"max_drop": 0.05}}})
+    selection = Selection(config, tmp_path, [], Reporter(quiet=True))
+    for scores, has_dropped in [((0.30,), False), ((0.30, 0.26), False), ((0.30, 0.31, 0.255), True)]:
+        selection.scores = {str(i): s for i, s in enumerate(scores)}
+        assert selection.has_dropped == has_dropped
+    off = Selection(RunConfig.model_validate({"rounds": {"selection": None}}), tmp_path, [], Reporter(quiet=True))
+    off.judge("anything", tmp_path / "validate")
+    assert (off.best, off.has_dropped) == (None, False)
+
+
+def test_the_best_of_the_judged_actors_is_kept_and_ties_go_to_the_earlier(tmp_path, monkeypatch):
+    """Pass rates 0.3, 0.5, 0.5, 0.4: the second is the run's; 0.4 is a drop of 0.1."""
+    from coderl.pipeline import run
+    from coderl.pipeline.config import RunConfig
+    from coderl.pipeline.console import Reporter
+    from coderl.types import LabelledProblem, Problem, StdinTest
+
+    rates = iter([0.3, 0.5, 0.5, 0.4])
+    for name in ("sample", "execute"):
+        monkeypatch.setattr(run.stages, name, lambda *args, **options: None)
+    for name in ("programs_of", "verdicts_of"):
+        monkeypatch.setattr(run, name, lambda folder: [])
+    monkeypatch.setattr(run, "sample_canaries", lambda programs, verdicts: {"pass_rate": next(rates)})
+    problem = LabelledProblem(Problem("v", "Print 1."), hidden_tests=(StdinTest("", "1"),))
+    config = RunConfig.model_validate({"rounds": {"selection": {"max_drop": 0.05}}})
+    selection = Selection(config, tmp_path, [problem], Reporter(quiet=True))
+    dropped = []
+    for actor, folder in [("warm", tmp_path), *[(f"actor {i}", tmp_path / f"round-{i:02d}") for i in range(3)]]:
+        selection.judge(actor, folder / "validate")
+        dropped.append(selection.has_dropped)
+    assert selection.best == "actor 0"
+    assert dropped == [False, False, False, True]
+    assert selection.scores == {"warm-start": 0.3, "round-00": 0.5, "round-01": 0.5, "round-02": 0.4}
+
+
+def judged(*drawn):
+    """Return programs of one problem with their verdicts, from (tokens, outcome) pairs."""
+    pairs = []
+    for index, (tokens, outcome) in enumerate(drawn):
+        program = Program("p", index, "", ProgramKind.SAMPLE, tokens)
+        pairs.append((program, Verdict("p", program.kind, index, outcome, None, "", None, (), "", None)))
+    return pairs
+
+
+@pytest.mark.parametrize(("count_copies", "expected"), [(True, 2.0), (False, 1.0)])
+def test_a_program_drawn_twice_counts_twice_or_once(model, count_copies, expected):
+    """Both ways its gradient costs one row: r = 1 a copy, no baseline, failures filtered to 0."""
+    group = judged(((7, 8), Outcome.PASSED_TEST), ((7, 8), Outcome.PASSED_TEST), ((9,), Outcome.FAILED_TEST))
+    config = ReturnsConfig(baseline="none", spread="uniform", filter="positive_only", count_copies=count_copies)
+    found = {e.program: e.token_returns for e in group_examples(group, {}, model, (1,), config)}
+    assert found == {(7, 8): (expected, expected), (9,): (0.0,)}
