@@ -116,8 +116,8 @@ def train(seed: int, out: Path, flags: Sequence[str]) -> Path:
     config = load_recipe(DEMO, flags)
     source = f"{config.problems.source}{',' if ':' in config.problems.source else ':'}seed={seed}"
     problems = config.problems.model_copy(update={"source": source})
-    less = {"ce_control": False, "num_samples": 2, "ks": (1,), "temperatures": config.evaluation.temperatures[:1]}
-    evaluation = config.evaluation.model_copy(update=less)
+    less = {"ce_control": False, "search_control": False, "num_samples": 2, "ks": (1,)}
+    evaluation = config.evaluation.model_copy(update={**less, "temperatures": config.evaluation.temperatures[:1]})
     config = config.model_copy(update={"seed": seed, "problems": problems, "evaluation": evaluation})
     run(config, out, Reporter(quiet=True))
     return out
@@ -337,7 +337,9 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, 60 problems, three arms")
     parser.add_argument("--run-dir", type=Path, nargs="+", default=[], help="finished runs, a seed each")
     parser.add_argument("--seeds", type=int, default=3, help="runs to train where none is given")
@@ -347,6 +349,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/critic_sampling"), help="where the stages are kept")
     parser.add_argument("--json", type=Path, required=True, help="where to write the figures")
     args, flags = parser.parse_known_args()
+    if flags and args.run_dir:
+        parser.error(f"{flags[0]}: flags of the recipe are for runs that are trained here, not for --run-dir")
     torch.set_num_threads(1)
     arms = QUICK_ARMS if args.quick else tuple(ARMS)
     num_seeds, num_problems = (1, args.num_problems or 60) if args.quick else (args.seeds, args.num_problems)
