@@ -302,7 +302,7 @@ def mean_contributions(seeds: dict[str, dict[str, Attempts]]) -> dict[str, float
     }
 
 
-def report(seeds: dict[str, dict[str, Attempts]], loaded: Iterable[Seed], settings: dict[str, Any]) -> dict[str, Any]:
+def report(seeds: dict[str, dict[str, Attempts]], loaded: Sequence[Seed], settings: dict[str, Any]) -> dict[str, Any]:
     """Return all figures as JSON values."""
     difficulties = {f"{s.name}/{p.problem.problem_id}": p.problem.difficulty for s in loaded for p in s.problems}
     found = contrasts(seeds)
@@ -316,9 +316,22 @@ def report(seeds: dict[str, dict[str, Attempts]], loaded: Iterable[Seed], settin
         "handed_in": table_4(seeds, difficulties, settings["num_samples"]),
         "curves": curves(seeds),
         "contributions": mean_contributions(seeds),
+        "costs": costs(loaded),
         "cpu_s": round(sum(_cpu_s(s.folder) for s in loaded), 1),
         **machine,
     }
+
+
+def costs(loaded: Iterable[Seed]) -> dict[str, dict[str, int]]:
+    """Return the tokens that each arm drew and the example tests that a search ran, over all seeds."""
+    totals: dict[str, dict[str, int]] = {}
+    for seed in loaded:
+        for path in sorted(seed.folder.glob(f"*/sample/{records.MANIFEST}")):
+            facts = stages.facts_of(path.parent)
+            found = totals.setdefault(path.parent.parent.name, {})
+            for name in {"num_tokens", "num_tests"} & facts.keys():
+                found[name] = found.get(name, 0) + facts[name]
+    return totals
 
 
 def _cpu_s(folder: Path) -> float:
