@@ -18,7 +18,7 @@ from coderl.pipeline.stages import facts_of
 from coderl.problems import jsonl
 from coderl.types import LabelledProblem, Problem, Program, ProgramKind, StdinTest
 
-NUM_PROBLEMS = 12
+NUM_PROBLEMS = 24
 TABLES = ("candidates", "searches", "programs")
 
 
