@@ -11,10 +11,9 @@ from coderl.execution.serve import Service
 
 COMMANDS = [
     "run", "demo", "problems", "extract-examples", "pretrain", "warm-start", "sample", "execute", "train-critic",
-    "score", "train-actor", "train-repair", "critic-sample", "evaluate", "report", "doctor", "audit-grader",
-    "serve-execution", "import-original", "export-original",
-    "import-checkpoint",
-    "evaluate-codexglue",
+    "score", "train-actor", "train-repair", "critic-sample", "rank", "repair", "evaluate", "report", "doctor",
+    "audit-grader", "serve-execution",
+    "import-original", "export-original", "import-checkpoint", "evaluate-codexglue",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import cyclopts
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -24,13 +24,14 @@ from coderl import problems as data
 from coderl import records
 from coderl.actor.model import PromptConfig
 from coderl.critic_sampling.search import CriticSamplingConfig
-from coderl.evaluation.pass_at_k import Summary, summarise
+from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.execution.audit import main_audit
 from coderl.execution.backends import TOKEN_VARIABLE
 from coderl.execution.probes import print_doctor
 from coderl.execution.serve import main_serve
 from coderl.pipeline import learning, stages, summary, verify
+from coderl.pipeline import repair as repairing
 from coderl.pipeline.config import (
     CriticConfig,
     PretrainConfig,
@@ -41,6 +42,7 @@ from coderl.pipeline.config import (
     load_recipe,
 )
 from coderl.pipeline.console import Reporter
+from coderl.pipeline.ranking import rank_programs, rankings
 from coderl.pipeline.run import run as run_all
 from coderl.pipeline.tables import programs_of, verdicts_of
 from coderl.problems import jsonl, miniapps
@@ -612,6 +614,95 @@ def critic_sample(
     print(json.dumps(stages.facts_of(out), indent=2))
 
 
+@app.command(name="rank")
+def rank_command(
+    *,
+    programs: Path,
+    problems: str,
+    out: Path,
+    critic: Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    num_inputs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 8,
+    seed: int = 0,
+    execution: ExecutionConfig = ExecutionConfig(),
+    prompt: PromptConfig = PromptConfig(),
+) -> None:
+    r"""Order programs for submission: by example tests, equal behaviour, critic; a killed command continues.
+
+        coderl rank --programs runs/demo/evaluate/actor_critic/t0.6/sample --problems runs/demo/problems/test.jsonl \
+            --critic runs/demo/binary-critic/model --out runs/demo/rank
+        coderl evaluate ... --ranking runs/demo/rank
+
+    Args:
+        programs: The folder of a `sample` or `critic-sample` stage.
+        problems: Where the programs' problems are; only their example tests are used.
+        out: The stage's folder; the order goes to OUT/rankings.
+        critic: A binary critic's folder; without one the shorter program comes first within a class.
+        split: Only this split of the problems.
+        limit: Only the first so many problems.
+        num_inputs: Inputs made of the example tests' to tell behaviours apart; 0 ranks without behaviour.
+        seed: Decides the inputs.
+    """
+    rank_programs(
+        out,
+        programs=programs,
+        problems=[p.problem for p in data.load(problems, split=split, limit=limit)],
+        critic=critic,
+        num_inputs=num_inputs,
+        execution=execution,
+        prompt=prompt,
+        seed=seed,
+        reporter=Reporter(),
+    )
+    print(json.dumps(stages.facts_of(out), indent=2))
+
+
+@app.command
+def repair(
+    file: Path,
+    *,
+    problem: str,
+    problem_id: str | None = None,
+    run_dir: Path = Path("runs/demo"),
+    repair_model: Path | None = None,
+    critic: Path | None = None,
+    num_samples: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
+    seed: int = 0,
+    execution: ExecutionConfig = ExecutionConfig(),
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    r"""Print what is wrong with a program, and repairs that pass the example tests; status 1 where none does.
+
+        coderl repair solution.py --problem data/APPS/test/0000
+        coderl repair solution.py --problem runs/demo/problems/test.jsonl --problem-id test-0003 --num-samples 50
+
+    Args:
+        file: The program.
+        problem: A problem's folder, or a source of problems with `--problem-id`; only its example tests are used.
+        problem_id: Which problem, where there are several.
+        run_dir: The run whose repair model, binary critic and prompts are used.
+        repair_model: In place of the run's.
+        critic: A binary critic in place of the run's; it must share the repair model's tokenizer.
+        num_samples: Repairs to draw.
+        seed: Decides what is drawn.
+        json_file: Also write the report here.
+    """
+    meant = repairing.read_problem(problem, problem_id)
+    try:
+        code = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not a readable program ({error})") from None
+    repairer, scorer = repairing.load_models(run_dir, repair_model, critic)
+    found = repairing.repair_program(
+        code, meant, repairer=repairer, critic=scorer, num_samples=num_samples, execution=execution, seed=seed
+    )
+    print(repairing.text_of(found, file.name))
+    if json_file:
+        records.write_json(json_file, records.plain(found))
+    sys.exit(0 if found.repairs or found.result.outcome is Outcome.PASSED_TEST else 1)
+
+
 @app.command
 def evaluate(
     *,
@@ -621,9 +712,10 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     examples: Path | None = None,
-    k: Annotated[tuple[int, ...], Parameter(name=("--k", "-k"))] = (1, 5),
+    k: Annotated[tuple[int, ...], Parameter(name=("-k", "--k"))] = (1, 5),
     n: int = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
+    ranking: Path | None = None,
     against: Literal["paper"] | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
@@ -641,6 +733,7 @@ def evaluate(
         k: How many samples; may be given more than once.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
+        ranking: The folder of its `rank` stage: also print n@k of the best ranked, in place of any that pass.
         against: `paper`: also print the paper's figures by the same metrics (APPS and MBPP).
         json_file: Also write the scores here.
     """
@@ -651,6 +744,11 @@ def evaluate(
     )
     pairs = [(n, each) for each in k] if example_outcomes is not None else []
     found = summarise(counts, list(k), pairs, fallback=fallback)
+    if ranking is not None:
+        order = rankings(ranking, verdicts_of(verdicts))
+        difficulties = {p.problem.problem_id: p.problem.difficulty for p in loaded}
+        for each in k:
+            found = with_ranked(found, order, difficulties, n, each, fallback=fallback)
     Console().print(_score_table(found))
     for text, number in (
         ("problems without hidden tests, counted 0", found.num_untested),

@@ -1,11 +1,14 @@
 """Algorithm 1 with hand-made models: every branch, every budget, and what happens when things break."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from coderl.critic_sampling.candidates import NoRound, Spend, rows
+from coderl.critic_sampling.candidates import NoRound, SearchRow, Spend, rows
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample, critic_sample_many
 from coderl.records import read_table, write_table
 from coderl.types import (
@@ -427,3 +430,116 @@ def test_candidates_survive_a_table(tmp_path):
 def test_an_unknown_setting_is_refused():
     with pytest.raises(ValueError, match="num_sample\n"):
         CriticSamplingConfig(num_sample=3)
+
+
+# ------------------------------------------------------------------------------------------ budgets, added up by hand
+
+
+def costs(result):
+    return [(c.program.code, c.num_tokens_so_far, c.num_tests_so_far) for c in result.candidates]
+
+
+def test_each_candidate_knows_what_the_search_had_cost_by_then():
+    """apc and b take 4 and 2 tokens with their ends, and a test each; ap1 and ap2 are 4 tokens of which 2 are kept."""
+    result = search(["apc", "b"], FakeModels(continuations=["1", "2"]))
+    assert costs(result) == [("apc", 4, 1), ("b", 6, 2), ("ap1", 8, 3), ("ap2", 10, 4)]
+    assert result.spend == Spend(10, 4, 4, 3)
+
+
+def test_a_copy_costs_its_tokens_and_no_test():
+    result = search(["apc", "apc", "b"], FakeModels(), num_refine_rounds=0)
+    assert costs(result) == [("apc", 4, 1), ("apc", 8, 1), ("b", 10, 2)]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected", "spent"),
+    [
+        (10, ["apc", "b", "ap1", "ap2"], 10),
+        (9, ["apc", "b", "ap1"], 9),  # one token of ap2 was drawn, and it is no program
+        (8, ["apc", "b", "ap1"], 8),
+        (7, ["apc", "b"], 7),
+        (6, ["apc", "b"], 6),
+        (5, ["apc"], 5),
+        (3, [], 3),
+    ],
+)
+def test_a_budget_of_tokens_ends_with_the_last_program_that_fits(budget, expected, spent):
+    models = FakeModels(continuations=["1", "2"])
+    result = search(["apc", "b"], models, keep="all", max_sampled_tokens=budget)
+    assert (codes(result), result.spend.num_sampled_tokens) == (expected, spent)
+    assert len(models.prefix_requests) == (1 if budget > 6 else 0)
+
+
+def test_the_last_round_is_the_last_of_which_the_budget_holds_a_program():
+    """7 tokens: the first round takes 6, and the refined ap1 would need 2 more."""
+    result = search(["apc", "b"], FakeModels(continuations=["1", "2"]), max_sampled_tokens=7)
+    assert codes(result) == ["apc", "b"]
+    assert result.no_round is NoRound.NO_BUDGET
+    partial = search(["apc", "b"], FakeModels(continuations=["1", "2"]), max_sampled_tokens=9)
+    assert codes(partial) == ["ap1"]
+    assert partial.no_round is None
+
+
+@pytest.mark.parametrize(("budget", "verdicts", "spent"), [(3, 3, 3), (2, 2, 2), (1, 1, 1)])
+def test_a_budget_of_tests_leaves_what_is_beyond_it_without_a_verdict(budget, verdicts, spent):
+    """Three programs that fail at their only test, and no repair."""
+    result = search(["b", "c", "d"], FakeModels(), num_repair_rounds=0, max_executed_tests=budget)
+    assert sum(c.result is not None for c in result.candidates) == verdicts
+    assert result.spend.num_executed_tests == spent
+
+
+def test_a_program_whose_tests_the_budget_ends_in_has_no_verdict():
+    """Two tests a program and a budget of three: the second program's second test is not run."""
+
+    class TwoTests(FakeModels):
+        def run_tests(self, items):
+            results = super().run_tests(items)
+            return [type(r)(r.outcome, test_outcomes=(r.outcome, r.outcome)) for r in results]
+
+    two = Problem("p", "add", example_tests=(StdinTest("1", "2"), StdinTest("2", "3")))
+    result = search(["ap", "bp"], TwoTests(), problem=two, max_executed_tests=3)
+    assert [c.result is not None for c in result.candidates] == [True, False]
+    assert result.spend == Spend(6, 2, 3, 2)
+    assert result.no_round is NoRound.NO_BUDGET
+
+
+def test_a_spent_budget_of_tests_ends_the_rounds():
+    """ap passes by the only test there is; nothing is refined, for nothing refined could be judged."""
+    models = FakeModels()
+    result = search(["ap"], models, max_executed_tests=1)
+    assert not models.prefix_requests
+    assert result.no_round is NoRound.NO_BUDGET
+
+
+def test_where_no_round_is_possible_the_fallback_spends_all_the_tokens():
+    """3 tokens given, p and its end 2 a program, N=1: ten tokens hold three more, and the tenth is lost."""
+    models = FakeModels()
+    result = search(["ap"], models, problem=UNSEEN, fallback="sample_more", max_sampled_tokens=10)
+    assert codes(result) == ["ap", "p", "p", "p"]
+    assert result.spend.num_sampled_tokens == 10
+    assert len(set(models.seeds)) == len(models.seeds) == 4
+
+
+def test_a_row_of_the_table_says_what_became_of_the_search():
+    result = search(["apc", "b"], FakeModels(continuations=["1", "2"]), max_sampled_tokens=7)
+    assert SearchRow.of(result) == SearchRow("p", "no_budget", 0, 0, 7, 2, 2, 2)
+
+
+words = st.lists(st.text("abcp3!x", min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+@given(words, words, words, st.integers(1, 40), st.integers(0, 40))
+def test_a_smaller_budget_gives_the_first_candidates_of_a_larger(given_codes, continued, repaired, budget, more):
+    """And no budget is ever overspent, and the costs so far never fall."""
+
+    def found(most):
+        models = FakeModels(continuations=continued, repairs=repaired)
+        return search(given_codes, models, num_refine_rounds=2, keep="all", max_sampled_tokens=most)
+
+    small, large = found(budget), found(budget + more)
+    assert codes(large)[: len(small.candidates)] == codes(small)
+    assert small.spend.num_sampled_tokens <= budget
+    for result in (small, large):
+        drawn = [len(c.program.tokens) - c.num_prefix_tokens for c in result.candidates]
+        assert [c.num_tokens_so_far for c in result.candidates] == [sum(drawn[: i + 1]) for i in range(len(drawn))]
+        assert all(a.num_tests_so_far <= b.num_tests_so_far for a, b in pairwise(result.candidates))

@@ -17,6 +17,7 @@ from coderl.evaluation.pass_at_k import (
     pass_at_k,
     ranked_n_at_k,
     summarise,
+    with_ranked,
 )
 from coderl.types import Outcome
 
@@ -246,3 +247,22 @@ def test_paired_bootstrap_is_deterministic_and_antisymmetric_in_its_mean():
 def test_paired_bootstrap_refuses_unpaired_problems():
     with pytest.raises(ValueError, match="unpaired: \\['y'\\]"):
         paired_bootstrap({"x": 1.0}, {"x": 1.0, "y": 0.0}, seed=0)
+
+
+def test_ranked_n_at_k_submits_the_best_and_names_its_fallback():
+    """a: right, but second; b: right and fails the examples; c: nothing drawn. Of both programs the best is submitted.
+
+    1@2: a 0, b 0, c 0. 2@2: a 1; b 0, as what fails the examples is not submitted, or 1 where it may be.
+    """
+    counts = [count(p, d, [Outcome.PASSED_TEST]) for p, d in (("a", "x"), ("b", "y"), ("c", "y"))]
+    summary, difficulties = summarise(counts, [1]), {"a": "x", "b": "y", "c": "y"}
+    rankings = {"a": [(True, False), (True, True)], "b": [(False, True), (False, False)]}
+    one = with_ranked(summary, rankings, difficulties, 1, 2)
+    name = "1@2 ranked (none passes examples: zero)"
+    assert one.by_problem[name] == {"a": 0.0, "b": 0.0, "c": 0.0}
+    two = with_ranked(summary, rankings, difficulties, 2, 2)
+    assert two.scores["2@2 ranked (none passes examples: zero)"]["all"].mean == pytest.approx(1 / 3)
+    any_two = with_ranked(summary, rankings, difficulties, 2, 2, fallback="draw_from_all")
+    assert any_two.scores["2@2 ranked (none passes examples: draw from all)"]["all"].mean == pytest.approx(2 / 3)
+    short = with_ranked(summary, rankings, difficulties, 1, 5)
+    assert short.by_problem["1@5 ranked (none passes examples: zero)"] == {"a": 0.0, "b": 0.0, "c": 0.0}

@@ -104,6 +104,21 @@ def test_the_summary_has_what_is_promised(finished: Path):
     assert {"seed", "wall_s"} <= summary.keys()
 
 
+def test_the_report_compares_critic_sampling_with_plain_sampling_of_as_many_tokens(finished: Path):
+    """Nothing that a random model draws is right, so there is no gain; the counts are those of the stages."""
+    found = json.loads((finished / "summary.json").read_text())["search"]
+    facts = stages.facts_of(finished / "evaluate" / "actor_critic_cs" / "sample")
+    assert found["num_problems"] == 6
+    assert found["num_repaired"] == facts["num_repaired"] > 0
+    assert found["num_sample"] == facts["num_sample"] == 6 * 3
+    assert found["pass_at_all_gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    plain = programs_of(finished / "evaluate" / "search" / "plain" / "sample")
+    assert [p.index for p in plain if p.problem_id == plain[0].problem_id] == list(range(3 + 5))
+    page = (finished / "report.html").read_text()
+    assert "Critic sampling at equal cost" in page
+    assert "tokens drawn a problem" in page
+
+
 def test_every_program_has_one_verdict_and_every_judged_one_a_value_a_token(finished: Path):
     folder = finished / "round-01"
     programs, verdicts, scores = (
@@ -132,13 +147,13 @@ def test_training_and_test_problems_never_mix(finished: Path):
 
 
 def test_the_critic_is_measured_on_problems_it_has_not_seen(finished: Path):
-    """Round 1 draws the next 8 problems: its 32 programs are all new to the critic of round 0."""
+    """Round 1 draws the next 8 problems: its 24 programs are all new to the critic of round 0."""
     facts = stages.facts_of(finished / "round-01" / "drift")
-    assert facts["num_held_out"] == 8 * (3 + 1)
+    assert facts["num_held_out"] == 8 * 3
     assert {"accuracy", "majority_accuracy", "calibration_error", "prefix_auroc"} <= facts.keys()
     trained = stages.facts_of(finished / "round-01" / "critic")
-    assert trained["num_programs"] + trained["num_held_out"] <= 2 * 8 * (3 + 1)
-    assert trained["num_programs"] > 8 * (3 + 1)
+    assert trained["num_programs"] + trained["num_held_out"] <= 2 * 8 * 3
+    assert trained["num_programs"] > 8 * 3
 
 
 def test_canaries_and_staleness_are_recorded(finished: Path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from coderl.critic_sampling.repair import rank
+from coderl.critic_sampling.ranking import rank
 from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
 
 # ----------------------------------------------------------------------------------------------- what others provide
@@ -90,6 +90,8 @@ class NoRound(StrEnum):
     """No program passes, and there is no repair model or no repair round."""
     NO_REFINE = "no_refine"
     """Some program passes, and there is no refine round."""
+    NO_BUDGET = "no_budget"
+    """The first round took all tokens or tests there are, or left too few for one more program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,12 @@ class Spend:
     """What a search cost, its first round included."""
 
     num_sampled_tokens: int = 0
-    """Tokens drawn; those of a prefix that was kept are not drawn again."""
+    """Tokens drawn; those of a prefix that was kept are not drawn again. The program in which a budget ended is none of
+    the candidates, and its tokens up to there count."""
     num_executed_programs: int = 0
     """Distinct programs run on the example tests."""
     num_executed_tests: int = 0
+    """Example tests run, those up to the first failure of each distinct program."""
     num_scored_programs: int = 0
 
     def __add__(self, other: Spend) -> Spend:
@@ -123,6 +127,10 @@ class Candidate:
     """On the example tests; None where there are none or the sandbox failed."""
     program_value: float | None
     """The critic's p(Passed | W, D), where it was asked."""
+    num_tokens_so_far: int = 0
+    """Tokens drawn for the problem once this program was there; a budget of so many would have ended with it."""
+    num_tests_so_far: int = 0
+    """Example tests run for the problem once this program had its verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +155,7 @@ class SearchResult:
         return tuple(self.candidates[index].program for index in self.returned)
 
     def ranked(self) -> tuple[Program, ...]:
-        """The programs to hand in, best first: see `repair.rank`."""
+        """The programs to hand in, best first by example tests and critic: see `ranking.rank`."""
         chosen = [self.candidates[index] for index in self.returned]
         order = rank([c.program for c in chosen], [c.result for c in chosen], [c.program_value for c in chosen])
         return tuple(chosen[position].program for position in order)
@@ -169,6 +177,28 @@ class CandidateRow:
     example_subtype: str | None
     program_value: float | None
     is_returned: bool
+    num_tokens_so_far: int
+    num_tests_so_far: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRow:
+    """What became of the search of one problem, for a table of the run directory."""
+
+    problem_id: str
+    no_round: str | None
+    num_masked: int
+    num_copies: int
+    num_sampled_tokens: int
+    num_executed_programs: int
+    num_executed_tests: int
+    num_scored_programs: int
+
+    @classmethod
+    def of(cls, result: SearchResult) -> SearchRow:
+        """Return the row of one search."""
+        reason = None if result.no_round is None else result.no_round.value
+        return cls(result.problem_id, reason, result.num_masked, result.num_copies, *astuple(result.spend))
 
 
 def rows(result: SearchResult) -> Iterator[CandidateRow]:
@@ -178,5 +208,5 @@ def rows(result: SearchResult) -> Iterator[CandidateRow]:
         p = c.program
         outcome, subtype = (c.result.outcome, c.result.error_subtype) if c.result is not None else (None, None)
         made = (c.round, c.parent, c.num_prefix_tokens)
-        judged = (outcome, subtype, c.program_value, p.index in returned)
+        judged = (outcome, subtype, c.program_value, p.index in returned, c.num_tokens_so_far, c.num_tests_so_far)
         yield CandidateRow(p.problem_id, p.index, p.code, p.kind, p.tokens, *made, *judged)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Annotated, Literal
 
 import numpy as np
@@ -54,7 +55,13 @@ class CriticSamplingConfig(BaseModel):
     repair_order: Literal["critic", "random"] = "critic"
     """Which failing programs are repaired: those the critic thinks closest to passing, or, as a control, any."""
     fallback: Literal["keep", "sample_more"] = "keep"
-    """For a problem on which no round is possible: return its first round, or add N programs at the same cost."""
+    """For a problem on which no round is possible: return its first round, or add N programs at the same cost (with
+    `max_sampled_tokens`, N more and more, until that is spent)."""
+    max_sampled_tokens: Count | None = None
+    """Tokens drawn for a problem at most, its first round included: the rounds end, within a round too, with the last
+    program that fits. The candidates of a smaller budget are the first ones of a larger; best with `keep = "all"`."""
+    max_executed_tests: Count | None = None
+    """Example tests run for a problem at most: programs beyond have no verdict, and the rounds end."""
 
 
 # ------------------------------------------------------------------------------------------------------------- search
@@ -80,23 +87,40 @@ class _Search:
         self.results: dict[str, ExecutionResult | SandboxError] = {}
         self.token_probs: dict[int, np.ndarray] = {}
         self.round = 0
+        self.num_tokens = 0
+        self.num_tests = 0
+        self.num_tests_at: dict[str, int] = {}
         self.num_scored = 0
         self.latest = self.add(programs)
 
     def add(
         self, programs: Iterable[Program], kind: ProgramKind | None = None, parent: int | None = None, kept: int = 0
     ) -> list[int]:
-        """Append programs made in this round and return their positions."""
+        """Append programs made in this round, as many as the budget holds, and return their positions."""
         first = len(self.candidates)
         for index, program in enumerate(programs, start=first):
             assert program.problem_id == self.problem.problem_id
+            most, spent = self.config.max_sampled_tokens, self.num_tokens + len(program.tokens) - kept
+            self.num_tokens = spent if most is None else min(spent, most)
+            if self.num_tokens < spent:
+                break
             named = replace(program, index=index, kind=kind or program.kind)
-            self.candidates.append(Candidate(named, self.round, parent, kept, None, None))
+            self.candidates.append(Candidate(named, self.round, parent, kept, None, None, self.num_tokens))
         return list(range(first, len(self.candidates)))
 
     def judge(self, code: str, result: ExecutionResult | SandboxError) -> None:
-        """Record the verdict on a text for all candidates that have it."""
-        self.results[code] = result
+        """Record the verdict on a text for all candidates that have it, unless the budget ends in its tests."""
+        cost = sum(u is not None for u in result.test_outcomes) if isinstance(result, ExecutionResult) else 0
+        most, spent = self.config.max_executed_tests, self.num_tests + cost
+        self.num_tests = spent if most is None else min(spent, most)
+        if self.num_tests == spent:
+            self.results[code] = result
+        self.num_tests_at[code] = self.num_tests
+
+    def has_budget(self) -> bool:
+        """Return whether there are tokens and tests left for another round."""
+        spent = ((self.num_tokens, self.config.max_sampled_tokens), (self.num_tests, self.config.max_executed_tests))
+        return all(most is None or number < most for number, most in spent)
 
     def note_score(self, index: int, score: Score) -> None:
         """Record what the critic says of a candidate."""
@@ -108,7 +132,8 @@ class _Search:
 
     def unjudged(self) -> list[int]:
         """Return the latest candidates that the example tests have to run, one for each text not run before."""
-        if not self.problem.example_tests:
+        most = self.config.max_executed_tests
+        if not self.problem.example_tests or (most is not None and self.num_tests >= most):
             return []
         return [i for i in self._distinct() if self.candidates[i].program.code not in self.results]
 
@@ -147,16 +172,14 @@ class _Search:
     def result(self) -> SearchResult:
         """Return what the search made, and what of it to hand in."""
         returned = self._returned()
-        judged = [r for r in self.results.values() if isinstance(r, ExecutionResult)]
-        spend = Spend(
-            num_sampled_tokens=sum(len(c.program.tokens) - c.num_prefix_tokens for c in self.candidates),
-            num_executed_programs=len(self.results),
-            num_executed_tests=sum(outcome is not None for r in judged for outcome in r.test_outcomes),
-            num_scored_programs=self.num_scored,
-        )
+        spend = Spend(self.num_tokens, len(self.num_tests_at), self.num_tests, self.num_scored)
+        tests_so_far = accumulate((self.num_tests_at.get(c.program.code, 0) for c in self.candidates), max)
         return SearchResult(
             problem_id=self.problem.problem_id,
-            candidates=tuple(replace(c, result=self._result(i)) for i, c in enumerate(self.candidates)),
+            candidates=tuple(
+                replace(c, result=self._result(i), num_tests_so_far=number)
+                for i, (c, number) in enumerate(zip(self.candidates, tests_so_far, strict=True))
+            ),
             returned=tuple(returned),
             no_round=self.no_round(),
             num_masked=sum(isinstance(self.results.get(c.program.code), SandboxError) for c in self.candidates),
@@ -174,7 +197,9 @@ class _Search:
         if not first:
             return NoRound.NO_PROGRAMS
         if all(result is None for result in first):
-            return NoRound.NO_VERDICTS
+            return NoRound.NO_VERDICTS if self.has_budget() else NoRound.NO_BUDGET
+        if not self.has_budget():
+            return NoRound.NO_BUDGET
         passes = any(result is not None and result.outcome is Outcome.PASSED_TEST for result in first)
         return NoRound.NO_REFINE if passes else NoRound.NO_REPAIR
 
@@ -225,11 +250,12 @@ def critic_sample_many(
     _judge(searches, tools)
     if repairer is not None:
         for number in range(config.num_repair_rounds):
-            _repair_round([s for s in searches if not s.passing() and s.failing()], repairer, tools, (seed, number))
+            failed = [s for s in searches if s.has_budget() and not s.passing() and s.failing()]
+            _repair_round(failed, repairer, tools, (seed, number))
     for number in range(config.num_refine_rounds):
-        _refine_round([s for s in searches if s.passing()], tools, (seed, number))
+        _refine_round([s for s in searches if s.has_budget() and s.passing()], tools, (seed, number))
     if config.fallback == "sample_more":
-        _sample_more([s for s in searches if s.no_round() is not None and s.budget], tools, seed)
+        _sample_more([s for s in searches if s.no_round() is not None], tools, config, seed)
     results = [s.result() for s in searches]
     if critic is None:
         return results
@@ -288,7 +314,7 @@ def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: _Tools
         return
     _score(((s, index) for s in searches for index in s.failing()), tools)
     requests: list[RepairRequest] = []
-    origins: list[tuple[_Search, int, int]] = []
+    origins: list[tuple[_Search, int | None, int]] = []
     for search in searches:
         chosen = search.to_repair()
         for index, number in zip(chosen, split_budget(search.budget, len(chosen)), strict=True):
@@ -309,7 +335,7 @@ def _refine_round(searches: Sequence[_Search], tools: _Tools, name: tuple[int, i
     if any(s.config.prefix == "critic" for s in searches):
         _score(((s, index) for s in searches for index in s.passing()), tools)
     requests: list[PrefixRequest] = []
-    origins: list[tuple[_Search, int, int]] = []
+    origins: list[tuple[_Search, int | None, int]] = []
     for search in searches:
         passing = search.passing()
         for index, number in zip(passing, split_budget(search.budget, len(passing)), strict=True):
@@ -321,27 +347,36 @@ def _refine_round(searches: Sequence[_Search], tools: _Tools, name: tuple[int, i
     _judge(searches, tools)
 
 
-def _sample_more(searches: Sequence[_Search], tools: _Tools, seed: int) -> None:
-    """Draw N programs from the start for each search on which no round was possible."""
-    if not searches:
-        return
-    requests = [PrefixRequest(s.problem, (), s.budget) for s in searches]
-    drawn = tools.generator.continue_prefixes(requests, seed=_seed("more", seed))
-    for search, programs in zip(searches, drawn, strict=True):
-        search.round += 1
-        search.latest = search.add(programs, ProgramKind.SAMPLE)
-    _judge(searches, tools)
+def _sample_more(searches: Sequence[_Search], tools: _Tools, config: CriticSamplingConfig, seed: int) -> None:
+    """Draw N programs from the start for each search on which no round was possible, or as many as the tokens allow."""
+    number, going = 0, [s for s in searches if s.has_budget() and s.budget]
+    while going:
+        requests = [PrefixRequest(s.problem, (), s.budget) for s in going]
+        drawn = tools.generator.continue_prefixes(requests, seed=_seed("more", seed, number))
+        _take_in([(s, None, 0) for s in going], drawn, ProgramKind.SAMPLE)
+        _judge(going, tools)
+        number += 1
+        going = [s for s in going if s.has_budget()] if config.max_sampled_tokens is not None else []
 
 
 def _take_in(
-    origins: Sequence[tuple[_Search, int, int]], drawn: Sequence[Sequence[Program]], kind: ProgramKind
+    origins: Sequence[tuple[_Search, int | None, int]], drawn: Sequence[Sequence[Program]], kind: ProgramKind
 ) -> None:
-    """Make what was drawn for each origin (search, parent, tokens kept) the latest round of its search."""
-    for search in {id(s): s for s, _, _ in origins}.values():
+    """Make what was drawn for each origin (search, parent, tokens kept) the latest round of its search.
+
+    A round of which the budget holds no program is none: the one before it stays the latest.
+    """
+    latest = {id(s): (s, s.latest) for s, _, _ in origins}
+    for search, _ in latest.values():
         search.round += 1
         search.latest = []
     for (search, parent, kept), programs in zip(origins, drawn, strict=True):
-        search.latest += search.add(programs, kind, parent, kept)
+        if search.has_budget():
+            search.latest += search.add(programs, kind, parent, kept)
+    for search, before in latest.values():
+        if not search.latest:
+            search.round -= 1
+            search.latest = before
 
 
 def _seed(*parts: object) -> int:

@@ -98,6 +98,37 @@ def outcome_bars(rows: Sequence[tuple[str, Mapping[Outcome, int]]]) -> Markup:
     return _svg(width, top + row_height * len(rows), "Outcomes of programs", parts)
 
 
+def anytime_chart(title: str, curves: Sequence[Curve], x_label: str) -> Markup:
+    """Return some curves on one pair of axes, each named at its end: the first the method's, the others controls'."""
+    left, top, width, height, plot_bottom, right = 44.0, 30.0, 420.0, 200.0, 160.0, 112.0
+    points = [p for curve in curves for p in curve.points]
+    parts = [_text(0, 14, title, "start", "panel")]
+    if not points:
+        parts.append(_text(left, 90, "nothing was drawn", "start", "note"))
+        return _svg(width, height, title, parts)
+    y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), 4)
+    x_ticks = _ticks(0.0, max(x for x, _ in points), 4, whole=True)
+
+    def at(x: float | int, y: float | int) -> tuple[float, float]:
+        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return left + x / x_ticks[-1] * (width - left - right), plot_bottom - up * (plot_bottom - top)
+
+    for tick in y_ticks:
+        y = at(0, tick)[1]
+        parts += [_line(left, y, width - right, y, "grid"), _text(left - 6, y + 4, _number(tick), "end", "tick")]
+    for tick in x_ticks:
+        parts.append(_text(at(tick, y_ticks[0])[0], plot_bottom + 16, _number(tick), "middle", "tick"))
+    parts.append(_text((left + width - right) / 2, plot_bottom + 34, x_label, "middle", "tick"))
+    ends = [at(*curve.points[-1])[1] for curve in curves if curve.points]
+    apart = 14.0 if len(ends) == 2 and abs(ends[0] - ends[1]) < 14 else 0.0  # two names never overlap
+    for index, curve in enumerate(c for c in curves if c.points):
+        kind = "curve" if index == 0 else "control-curve"
+        parts.append(_path([at(*p) for p in curve.points], kind))
+        shift = apart / 2 * (1 if ends[index] > min(ends) or (index and ends[0] == ends[1]) else -1)
+        parts.append(_text(at(*curve.points[-1])[0] + 6, ends[index] + 4 + shift, curve.name, "start", "note"))
+    return _svg(width, height, title, parts)
+
+
 def line_chart(curve: Curve, x_label: str) -> Markup:
     """Return one curve with labelled axes; more than 40 points are drawn faint under their running mean."""
     left, top, width, height, plot_bottom = 50.0, 30.0, 320.0, 200.0, 160.0

@@ -234,6 +234,41 @@ def with_metric(summary: Summary, name: str, other: Summary, metric: str = "pass
     )
 
 
+def with_ranked(
+    summary: Summary,
+    rankings: Mapping[str, Sequence[tuple[bool, bool]]],
+    difficulties: Mapping[str, str],
+    n: int,
+    k: int,
+    *,
+    fallback: Fallback = "zero",
+) -> Summary:
+    """Return `summary` with n@k of ranked programs: the best `n` of `k` are submitted, in place of any n that pass.
+
+    The order is that of all samples; a subset of k keeps it. With `zero` a program that fails the examples is never
+    submitted, with `draw_from_all` it may be, after those that pass. A problem with fewer programs has all drawn.
+
+    Args:
+        summary: of the same problems.
+        rankings: problem -> (passes the example tests, is correct) of its programs, best first.
+        difficulties: of every problem of the summary.
+        n: submissions allowed.
+        k: samples drawn.
+        fallback: what happens where no sample passes the examples.
+    """
+    scores = {}
+    for problem_id in difficulties:
+        good = [right and (passes or fallback == "draw_from_all") for passes, right in rankings.get(problem_id, ())]
+        drawn = min(k, len(good))
+        scores[problem_id] = ranked_n_at_k(good, min(n, drawn), drawn) if drawn else 0.0
+    name = n_at_k_name(n, k, fallback).replace(" (", " ranked (")
+    return replace(
+        summary,
+        scores={**summary.scores, name: average(scores, difficulties)},
+        by_problem={**summary.by_problem, name: scores},
+    )
+
+
 def n_at_k_name(n: int, k: int, fallback: Fallback) -> str:
     """Return the name of an n@k metric, which says what happens where no sample passes the examples."""
     return f"{n}@{k} (none passes examples: {fallback.replace('_', ' ')})"

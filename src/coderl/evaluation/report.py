@@ -73,6 +73,16 @@ class CurveGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchSection:
+    """Critic sampling against plain sampling."""
+
+    lead: str
+    curves: tuple[tuple[str, tuple[Curve, ...]], ...]
+    """Title and curves of each chart, over tokens drawn a problem; the first curve is the method's."""
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SampleProgram:
     """One program for people to read."""
 
@@ -134,6 +144,7 @@ class ReportData:
     """What was left out: untested problems, skipped problems, sandbox faults."""
     timings: tuple[Timing, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    search: SearchSection | None = None
     chart_metric: str = "pass@1"
     """The metric of the first figure."""
 
@@ -163,6 +174,7 @@ def render(data: ReportData) -> str:
         dot_chart=_dot_chart(data),
         outcome_bars=figures.outcome_bars([(o.label, o.counts) for o in data.outcomes]),
         time_bars=figures.time_bars([(t.stage, t.wall_s) for t in data.timings]),
+        anytime_chart=figures.anytime_chart,
         total_time=figures.duration(sum(t.wall_s for t in data.timings)),
         line_chart=figures.line_chart,
         reliability_chart=figures.reliability_chart,

@@ -161,6 +161,8 @@ class EvaluationConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     ce_control: bool = True
     """Train a control with more cross-entropy for the CPU time that reinforcement learning took."""
+    search_control: bool = True
+    """Draw plain samples of as many tokens as critic sampling, and rank both, for curves at equal cost."""
     control_beside: bool = False
     """Train the control in a process beside the other evaluations: for machines with a core to spare."""
 

@@ -17,7 +17,7 @@ import torch
 
 from coderl import problems as data
 from coderl import records
-from coderl.pipeline import learning, stages
+from coderl.pipeline import learning, search_report, stages
 from coderl.pipeline.config import ProblemsConfig, RunConfig, SampleConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.summary import write_report
@@ -357,3 +357,5 @@ def _critic_sampling(
     )  # fmt: skip
     stages.execute(out / "execute", programs=out / "sample", problems=splits.test, config=config.execution,
                    reporter=reporter)  # fmt: skip
+    if settings.search_control:
+        search_report.compare(config, run_dir, splits.test, actor, reporter)

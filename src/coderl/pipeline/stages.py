@@ -17,7 +17,7 @@ from typing import Any, Literal
 from coderl import prompts, records
 from coderl.actor.model import Actor, PromptConfig
 from coderl.critic.model import Critic
-from coderl.critic_sampling.candidates import CandidateRow
+from coderl.critic_sampling.candidates import CandidateRow, SearchRow
 from coderl.critic_sampling.candidates import rows as candidate_rows
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample_many
@@ -176,6 +176,8 @@ def critic_sample(
 ) -> None:
     """Write what Algorithm 1 makes of the programs drawn before: `candidates` (all) and `programs` (to hand in).
 
+    `searches` says of each problem why no round was possible, if none was, and what the search cost.
+
     It reads `Problem` only: the example tests that the statements show, never a hidden one.
     """
     settings = {
@@ -194,6 +196,7 @@ def critic_sample(
 
     def work(folder: Path) -> dict[str, Any]:
         candidates = records.PartedTable(folder / "candidates", CandidateRow)
+        searches = records.PartedTable(folder / "searches", SearchRow)
         returned = records.PartedTable(folder / "programs", Program)
         drawn: dict[str, list[Program]] = {}
         for program in programs_of(programs):
@@ -219,10 +222,14 @@ def critic_sample(
                     seed=derive_seed(seed, index),
                 )
                 candidates.write(index, [row for result in results for row in candidate_rows(result)])
+                searches.write(index, map(SearchRow.of, results))
                 returned.write(index, [program for result in results for program in result.programs])
-        rows = list(candidates.rows())
-        facts.update(f"num_{row.kind.value}" for row in rows)
-        facts["num_tokens"] = sum(len(row.tokens) - row.num_prefix_tokens for row in rows)
+        facts.update(f"num_{row.kind.value}" for row in candidates.rows())
+        for row in searches.rows():
+            facts["num_tokens"] += row.num_sampled_tokens
+            facts["num_tests"] += row.num_executed_tests
+            if row.no_round is not None:
+                facts[row.no_round] += 1
         return dict(facts)
 
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from coderl.evaluation.report import Contrast, CurveGroup, HeadlineRow, OutcomeD
 from coderl.lm import LanguageModel
 from coderl.pipeline.config import RunConfig
 from coderl.pipeline.console import Reporter
+from coderl.pipeline.search_report import search_figures
 from coderl.pipeline.stages import facts_of
 from coderl.pipeline.tables import Key, Verdict, key, programs_of, scores_of, verdicts_of
+from coderl.pipeline.token_values import token_texts
 from coderl.types import LabelledProblem, Outcome, Program, ProgramKind
 
 
@@ -84,6 +87,9 @@ def write_report(
     rows, scores = _headline(run_dir, config, problems)
     costs = _costs(run_dir, is_beside=config.evaluation.control_beside)
     summary = {**_summary(run_dir, config, problems, scores), **costs}
+    search = search_figures(run_dir, config, problems)
+    if search is not None:
+        summary["search"] = search.summary
     records.write_json(run_dir / "summary.json", records.plain(summary))
     data = ReportData(
         title=f"coderl: {config.name}",
@@ -99,6 +105,8 @@ def write_report(
         timings=tuple(report.Timing(name, facts["wall_s"]) for name, facts in stage_facts(run_dir)),
         settings=_flat_settings(config),
     )
+    if search is not None:
+        data = replace(data, samples=(*data.samples, *search.heat_maps), search=search.section)
     path = run_dir / "report.html"
     report.write(path, data)
     reporter.console.print(report.closing_table(data))
@@ -372,17 +380,6 @@ def _train_problems(run_dir: Path) -> list[LabelledProblem]:
     from coderl import problems
 
     return problems.load(run_dir / "problems" / "train.jsonl")
-
-
-def token_texts(model: LanguageModel, tokens: Sequence[int]) -> list[str]:
-    """Return the text that each token adds to the program; joined, they are the program."""
-    texts, before = [], ""
-    for end in range(1, len(tokens) + 1):
-        whole = model.decode(tokens[:end])
-        stable = whole.rstrip("\ufffd") if end < len(tokens) else whole
-        texts.append(stable[len(before) :])
-        before = stable if stable.startswith(before) else before
-    return texts
 
 
 def _tallies(run_dir: Path, problems: Sequence[LabelledProblem]) -> dict[str, int]:
