@@ -1,0 +1,132 @@
+"""Commands for whole runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from coderl import problems as data
+from coderl import records
+from coderl.cli.apps import app
+from coderl.pipeline import summary, verify
+from coderl.pipeline.config import (
+    RunConfig,
+    load_recipe,
+)
+from coderl.pipeline.console import Reporter
+from coderl.pipeline.run import run as run_all
+
+
+@app.command
+def run(
+    recipe: Path,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    run_dir: Path | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Run all stages of a recipe, or what is left of them.
+
+    A killed run continues with the same command. Any setting can be given as a dotted flag.
+
+        coderl run recipes/demo.toml
+        coderl run recipes/demo.toml --seed 1 --warm-start.learning-rate 1e-3 --run-dir runs/seed1
+        coderl run recipes/mbpp_smollm2.toml --dry-run
+
+    Args:
+        recipe: A TOML file of settings; see recipes/.
+        overrides: Dotted settings, such as `--rounds.num-rounds 3`.
+        run_dir: Where the run is kept; runs/NAME by default.
+        dry_run: Print the resolved settings and stop.
+        quiet: Print no progress.
+    """
+    config = load_recipe(recipe, overrides)
+    if dry_run:
+        print(json.dumps(config.model_dump(mode="json"), indent=2))
+        return
+    _run(config, run_dir, quiet)
+
+
+@app.command
+def demo(
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)], run_dir: Path | None = None, quiet: bool = False
+) -> None:
+    """Train a small code model from its unit tests on this machine, in minutes, without a download.
+
+        coderl demo
+        coderl demo --seed 1 --run-dir runs/demo-1
+
+    Args:
+        overrides: Dotted settings, such as `--rounds.num-rounds 3`.
+        run_dir: Where the run is kept; runs/demo by default.
+        quiet: Print no progress.
+    """
+    with resources.as_file(resources.files("coderl") / "demo.toml") as recipe:
+        config = load_recipe(recipe, overrides)
+    _run(config, run_dir, quiet)
+
+
+def _run(config: RunConfig, run_dir: Path | None, quiet: bool) -> None:
+    report = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet))
+    print(report)
+
+
+@app.command
+def report(run_dir: Path) -> None:
+    """Write `report.html` and `summary.json` of a run again from its stages.
+
+        coderl report runs/demo
+
+    Args:
+        run_dir: The directory of a finished `coderl run`.
+    """
+    config = RunConfig.model_validate(records.read_json(run_dir / "recipe.json"))
+    test = data.load(run_dir / "problems" / "test.jsonl")
+    print(summary.write_report(run_dir, config, test, config.rounds.num_rounds, Reporter()))
+
+
+@app.command(name="verify-resume")
+def verify_resume(
+    recipe: Path | None = None,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    num_kills: int = 3,
+    kill_seed: int = 0,
+    work_dir: Path | None = None,
+) -> None:
+    """Kill a small run at random steps, resume it, and compare it bit for bit with one that was left alone.
+
+        coderl verify-resume
+        coderl verify-resume recipes/demo.toml --num-kills 5
+
+    Ends with status 1 where a weight or a row of a table differs.
+
+    Args:
+        recipe: Bounded to a few problems and updates; a tiny one by default.
+        overrides: Dotted settings, such as `--rounds.num-rounds 1`.
+        num_kills: How often the run is killed (SIGKILL).
+        kill_seed: Decides when.
+        work_dir: Where the two runs are kept; a temporary folder by default, which is removed.
+    """
+    packaged = resources.as_file(resources.files("coderl") / "verify.toml")
+    with packaged as default, tempfile.TemporaryDirectory(prefix="coderl-verify-") as temporary:
+        found = verify.verify_resume(
+            recipe or default,
+            overrides,
+            work_dir or Path(temporary),
+            num_kills=num_kills,
+            seed=kill_seed,
+            reporter=Reporter(),
+        )
+    table = Table("stage", "files", "differing")
+    for row in found:
+        table.add_row(row.stage, str(row.num_files), ", ".join(row.differing) or "none")
+    Console().print(table)
+    sys.exit(1 if any(row.differing for row in found) or not found else 0)
