@@ -38,10 +38,8 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 # --------------------------------------------------------------------------------------------------- processor time
 
 
-def cpu_s() -> float:
-    """Return the CPU seconds so far of this process, its ended children and all living processes below it."""
-    ended, own = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
-    total = ended.ru_utime + ended.ru_stime + own.ru_utime + own.ru_stime
+def below(parent: int) -> list[dict[int, float]]:
+    """Return the living processes below one, by depth, each with the CPU seconds of it and its ended children."""
     children: dict[int, list[int]] = {}
     times: dict[int, float] = {}
     for name in os.listdir("/proc"):
@@ -52,12 +50,18 @@ def cpu_s() -> float:
                 continue
             children.setdefault(int(fields[1]), []).append(int(name))
             times[int(name)] = sum(map(int, fields[11:15])) * TICK_S
-    below = list(children.get(os.getpid(), []))
-    while below:
-        pid = below.pop()
-        total += times[pid]
-        below += children.get(pid, [])
-    return total
+    levels: list[dict[int, float]] = []
+    level = {parent: 0.0}
+    while level := {child: times[child] for pid in level for child in children.get(pid, [])}:
+        levels.append(level)
+    return levels
+
+
+def cpu_s() -> float:
+    """Return the CPU seconds so far of this process, its ended children and all living processes below it."""
+    ended, own = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
+    total = ended.ru_utime + ended.ru_stime + own.ru_utime + own.ru_stime
+    return total + sum(sum(level.values()) for level in below(os.getpid()))
 
 
 # -------------------------------------------------------------------------------------------------------- executors

@@ -27,7 +27,7 @@ from coderl.execution import ExecutionConfig
 from coderl.pipeline import stages
 from coderl.pipeline.console import Reporter
 from coderl.types import LabelledProblem, Problem, Program
-from execution import tests_of
+from execution import below, tests_of
 
 TARGETS = ("parent", "zygote", "program")
 PART_SIZE = 24
@@ -62,22 +62,6 @@ def start(out: Path, programs: Path, problems: list[LabelledProblem], config: Ex
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:
         os._exit(status)
-
-
-def below(parent: int) -> list[list[int]]:
-    """Return the processes below one, by depth."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(name))
-    levels, level = [], [parent]
-    while level := [child for pid in level for child in children.get(pid, [])]:
-        levels.append(level)
-    return levels
 
 
 def victim(parent: int, target: str, rng: random.Random) -> int | None:

@@ -14,14 +14,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from kills import below
 from programs import corpus
 from rich.progress import track
 
 from coderl.execution import ExecutionConfig, Executor, Job
 from coderl.execution.graders import verdict_of
 from coderl.types import StdinTest
-from execution import tests_of
+from execution import below, tests_of
 
 BAD = {
     "import os\nos.kill(os.getpid(), 9)": "RuntimeError",

@@ -18,7 +18,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from coderl.lm import SPECIAL_TOKENS, LanguageModel
+from coderl.lm import SPECIAL_TOKENS, LanguageModel, fast_tokenizer
 from coderl.records import read_json
 from coderl.types import InputError
 
@@ -80,18 +80,7 @@ def load_codet5_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
         ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=False
     )
     sentinels = [f"<extra_id_{i}>" for i in reversed(range(NUM_SENTINELS))]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        cls_token="<s>",
-        sep_token="</s>",
-        extra_special_tokens=sentinels,
-        clean_up_tokenization_spaces=False,
-    )
+    return fast_tokenizer(tokenizer, sentinels, cls_token="<s>", sep_token="</s>")
 
 
 def config_of(size: str) -> T5Config:

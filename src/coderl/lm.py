@@ -378,6 +378,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, num_sentinels: int = 
     tokenizer.train_from_iterator(texts, trainer)
     eos = SPECIAL_TOKENS.index("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", eos)])
+    return fast_tokenizer(tokenizer, sentinels)
+
+
+def fast_tokenizer(tokenizer: Tokenizer, sentinels: Sequence[str], **more: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with the special tokens of a T5 on code, `more` of them if given, as transformers uses it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -385,8 +390,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, num_sentinels: int = 
         eos_token="</s>",
         unk_token="<unk>",
         mask_token="<mask>",
-        extra_special_tokens=sentinels,
+        extra_special_tokens=list(sentinels),
         clean_up_tokenization_spaces=False,
+        **more,
     )
 
 

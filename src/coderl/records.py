@@ -282,15 +282,16 @@ def write_table(path: Path, rows: Iterable[Any], row_type: type, *, group_size: 
     schema, names = schema_of(row_type), [f.name for f in dataclasses.fields(row_type)]
     count = 0
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for group in _grouped(rows, group_size):
+        for group in grouped(rows, group_size):
             columns = {name: [_to_arrow(getattr(row, name)) for row in group] for name in names}
             writer.write_table(pa.table(columns, schema=schema))
             count += len(group)
     return count
 
 
-def _grouped(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    group: list[Any] = []
+def grouped(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Yield the rows in lists of `size`, the last one shorter; only one list is held at a time."""
+    group: list[Row] = []
     for row in rows:
         group.append(row)
         if len(group) == size:

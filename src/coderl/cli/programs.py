@@ -18,12 +18,11 @@ from coderl import records
 from coderl.actor.model import PromptConfig
 from coderl.cli.apps import Flat, app
 from coderl.critic_sampling.search import CriticSamplingConfig
+from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig
 from coderl.pipeline import repair as repairing
 from coderl.pipeline import stages
-from coderl.pipeline.config import (
-    SampleConfig,
-)
+from coderl.pipeline.config import SampleConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.ranking import rank_programs
 from coderl.pipeline.tables import verdicts_of
@@ -99,16 +98,14 @@ def execute(
         programs = out / "sample"
         stages.read_samples(programs, samples=samples, problems=loaded, reporter=reporter)
     assert programs is not None
-    verdicts = partial(
-        stages.execute, programs=programs, problems=loaded, tests=tests, reporter=reporter
-    )  # what both comparators share
-    verdicts(out, config=config)
+    judge = partial(stages.execute, programs=programs, problems=loaded, tests=tests, reporter=reporter)
+    judge(out, config=config)
     _print_outcomes(out)
     if samples is not None:
         print(stages.write_results(out, programs))
     if compare is not None:
         other = out / f"by-{compare}"
-        verdicts(other, config=config.model_copy(update={"comparator": compare}))
+        judge(other, config=config.model_copy(update={"comparator": compare}))
         _print_flips(out, other, config.comparator, compare)
 
 
@@ -133,7 +130,7 @@ def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
 
 
 def _outcome_name(outcome: Outcome | None) -> str:
-    return "sandbox fault" if outcome is None else outcome.name.lower().replace("_", " ")
+    return "sandbox fault" if outcome is None else outcome_words(outcome)
 
 
 def _print_outcomes(out: Path) -> None:

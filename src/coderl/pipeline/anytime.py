@@ -83,7 +83,7 @@ def of_samples(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path) -> A
 
 def _ranked(stage: Path | None) -> dict[Key, Ranked]:
     rows = records.read_table(stage / "rankings", Ranked) if stage is not None else ()
-    return {(row.problem_id, row.kind.value, row.index): row for row in rows}
+    return {key(row): row for row in rows}
 
 
 def _behaviour(row: Ranked | None) -> tuple[str, ...]:
@@ -181,11 +181,12 @@ def contributions(attempts: Attempts) -> dict[str, Any]:
         "num_problems": len(attempts),
         **{f"solved_by_{kind.value}": solved[kind] for kind in kinds},
         **{f"num_{kind.value}": len(groups[kind]) for kind in kinds},
-        **{f"correct_share_{kind.value}": _mean(groups[kind]) for kind in kinds},
-        "prefix_kept_share": _mean([a.num_prefix_tokens > 0 for a in refined]),
-        "mean_prefix_share": _mean(shares),
+        **{f"correct_share_{kind.value}": mean(groups[kind]) for kind in kinds},
+        "prefix_kept_share": mean([a.num_prefix_tokens > 0 for a in refined]),
+        "mean_prefix_share": mean(shares),
     }
 
 
-def _mean(values: Sequence[float | int]) -> float:
+def mean(values: Sequence[float | int]) -> float:
+    """Return the mean; 0 of nothing."""
     return sum(values) / len(values) if values else 0.0

@@ -13,6 +13,7 @@ from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.lm import LanguageModel
 from coderl.pipeline.config import CriticConfig, ReturnsConfig
 from coderl.pipeline.tables import Key, Score, Verdict, by_problem, judged, key, programs_of, scores_of, verdicts_of
+from coderl.pipeline.token_values import token_texts
 from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample
 from coderl.training.train_repair import repair_pairs
 from coderl.types import InputError, LabelledProblem, Outcome, Problem, Program, ProgramKind
@@ -148,13 +149,11 @@ def token_lines(model: LanguageModel, program: Program) -> list[int]:
         first = 1 + leading - text[: text.index(code)].count("\n")
     else:
         first = 1 + program.code.rstrip().count("\n") - text.rstrip().count("\n")
-    lines, before = [], ""
-    for end in range(1, len(program.tokens) + 1):
-        after = model.decode(program.tokens[:end])
-        new = after[len(before) :]
+    lines = []
+    for new in token_texts(model, program.tokens):
         opened = len(new) - len(new.lstrip())
-        lines.append(first + before.count("\n") + new[:opened].count("\n"))
-        before = after
+        lines.append(first + new[:opened].count("\n"))
+        first += new.count("\n")
     return lines
 
 

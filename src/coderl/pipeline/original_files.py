@@ -6,7 +6,7 @@ Source: salesforce/CodeRL, `generate.py`, `test_one_solution.py` and `datasets/a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def import_files(
         counts = dict.fromkeys((*tables, "problems"), 0)
         examples: list[LabelledProblem] = []
         stream = reporter.track(_read(source, by_number), "reading", unit="problems")
-        for index, group in enumerate(_grouped(stream)):
+        for index, group in enumerate(records.grouped(stream, _CHUNK)):
             for name, table in tables.items():
                 rows = [row for found in group for row in getattr(found, name)]
                 if name == "programs" and encode is not None:
@@ -100,17 +100,6 @@ def import_files(
         return {f"num_{name}": number for name, number in counts.items()} | {"num_with_examples": len(examples)}
 
     run_stage(out, reporter, config={"tokens": encode is not None}, inputs=inputs, work=work)
-
-
-def _grouped(stream: Iterable[Found]) -> Iterator[list[Found]]:
-    group: list[Found] = []
-    for found in stream:
-        group.append(found)
-        if len(group) == _CHUNK:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def encoder(tokenizer: Path, max_tokens: int) -> Encode:

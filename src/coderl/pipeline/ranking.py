@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from coderl.execution import ExecutionConfig, open_executor
 from coderl.execution.store import JobRunner
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.stages import chunks, hash_bare, hash_model, run_example_tests, run_stage
-from coderl.pipeline.tables import Key, Verdict, programs_of
+from coderl.pipeline.tables import Key, Verdict, key, programs_of
 from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
 
 Result = ExecutionResult | SandboxError
@@ -106,7 +105,7 @@ def _rank_chunk(
     seed: int,
 ) -> list[Ranked]:
     tested = [(problem, program) for problem, program in pairs if problem.example_tests]
-    results = dict(zip(map(_name, tested), partial(run_example_tests, executor)(tested), strict=True))
+    results = dict(zip(map(_name, tested), run_example_tests(executor, tested), strict=True))
     passing = [p for p in tested if _outcome(results[_name(p)]) is Outcome.PASSED_TEST]
     given = {problem.problem_id: mutated_inputs(problem, num_inputs, seed=seed) for problem, _ in passing}
     acting = [(problem, program.code, given[problem.problem_id]) for problem, program in passing]
@@ -147,14 +146,14 @@ def _outcome(result: Result | None) -> Outcome | None:
 
 
 def _name(pair: tuple[Problem, Program]) -> Key:
-    return (pair[1].problem_id, pair[1].kind.value, pair[1].index)
+    return key(pair[1])
 
 
 def rankings(stage: Path, verdicts: dict[Key, Verdict]) -> dict[str, list[tuple[bool, bool]]]:
     """Return problem -> (passes the example tests, is correct) of its programs, best first; faults are left out."""
     found: dict[str, list[tuple[int, bool, bool]]] = {}
     for row in records.read_table(stage / "rankings", Ranked):
-        verdict = verdicts.get((row.problem_id, row.kind.value, row.index))
+        verdict = verdicts.get(key(row))
         if verdict is not None and verdict.outcome is not None:
             passes, right = (u is Outcome.PASSED_TEST for u in (row.example_outcome, verdict.outcome))
             found.setdefault(row.problem_id, []).append((row.place, passes, right))

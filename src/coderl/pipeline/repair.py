@@ -13,6 +13,7 @@ from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample
+from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig, open_executor
 from coderl.pipeline.config import RunConfig
 from coderl.pipeline.run import RECIPE
@@ -131,9 +132,7 @@ def load_models(
 def text_of(report: RepairReport, name: str) -> str:
     """Return the report for a terminal."""
     result = report.result
-    what = result.outcome.name.lower().replace("_", " ") + (
-        f" ({result.error_subtype})" if result.error_subtype else ""
-    )
+    what = outcome_words(result.outcome) + (f" ({result.error_subtype})" if result.error_subtype else "")
     where = f" on line {result.error_line}" if result.error_line else ""
     message = f": {result.message}" if result.message else ""
     lines = [f"{name}: {what}{where}{message}"]

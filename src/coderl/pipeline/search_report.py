@@ -16,11 +16,11 @@ from coderl.evaluation.figures import Curve
 from coderl.evaluation.pass_at_k import ALL, average, paired_bootstrap
 from coderl.evaluation.report import SampleProgram, SearchSection, Table
 from coderl.pipeline import anytime, stages
-from coderl.pipeline.anytime import METRICS, Attempt, Attempts
+from coderl.pipeline.anytime import METRICS, Attempt, Attempts, mean
 from coderl.pipeline.config import RunConfig, SampleConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.ranking import rank_programs
-from coderl.pipeline.tables import Verdict, programs_of, verdicts_of
+from coderl.pipeline.tables import Verdict, key, programs_of, verdicts_of
 from coderl.pipeline.token_values import line_values, steepest_fall, token_texts
 from coderl.types import LabelledProblem, Outcome, Program, ProgramKind
 
@@ -114,7 +114,7 @@ def search_figures(run_dir: Path, config: RunConfig, problems: Sequence[Labelled
     heat_maps, located = _heat_maps(run_dir, config, problems, arms["searched"])
     section = SearchSection(
         lead=f"Both begin with the same programs and are cut, problem by problem, to the tokens that both have drawn: "
-        f"{_mean(list(budgets.values())):.0f} a problem in the mean. n@all submits n of the programs that pass the "
+        f"{mean(list(budgets.values())):.0f} a problem in the mean. n@all submits n of the programs that pass the "
         f"example tests, any n or the best ranked; none where none passes. A search that has ended stays where it is.",
         curves=tuple(_curves(arms)),
         tables=(_by_difficulty(scores, problems), _parts(parts), _located(located)),
@@ -191,7 +191,7 @@ def _heat_maps(
     for tried in attempts.values():
         for attempt in tried:
             program = attempt.program
-            verdict = verdicts.get((program.problem_id, program.kind.value, program.index))
+            verdict = verdicts.get(key(program))
             is_crash = verdict is not None and verdict.outcome is Outcome.RUNTIME_ERROR and verdict.error_line
             if is_crash and verdict and program.tokens and len(program.code.splitlines()) > 1:
                 chosen.setdefault((program.problem_id, program.code), (attempt, verdict))
@@ -205,8 +205,8 @@ def _heat_maps(
         lines = line_values(program.code, critic.model, program.tokens, score.prefix_values)
         hits.append(steepest_fall(lines) == verdict.error_line)
         chances.append(1 / len(lines))
-        texts = token_texts(critic.model, program.tokens)
         if len(maps) < limit and program.problem_id not in {m.problem_id for m in maps}:
+            texts = token_texts(critic.model, program.tokens)
             maps.append(
                 SampleProgram(
                     program.problem_id, problem.difficulty, problem.description, "critic sampling, binary critic",
@@ -214,9 +214,5 @@ def _heat_maps(
                     verdict.error_subtype, verdict.message, verdict.error_line, attempt.program_value,
                 )
             )  # fmt: skip
-    found = {"num_located": len(pairs), "located_share": _mean(hits), "located_by_chance": _mean(chances)}
+    found = {"num_located": len(pairs), "located_share": mean(hits), "located_by_chance": mean(chances)}
     return tuple(maps), found
-
-
-def _mean(values: Sequence[float | int]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from coderl import records
 from coderl.types import ExecutionResult, Outcome, Program, ProgramKind, SandboxError
@@ -104,7 +105,27 @@ class TrainedSample:
     """Of its tokens; 0 for a sample that could not move the actor and cost no step."""
 
 
-def key(row: Program | Verdict | Cost | Score) -> Key:
+@runtime_checkable
+class Row(Protocol):
+    """A row about one program."""
+
+    @property
+    def problem_id(self) -> str:
+        """Whose program."""
+        ...
+
+    @property
+    def kind(self) -> ProgramKind:
+        """What made it."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """Which of its kind."""
+        ...
+
+
+def key(row: Row) -> Key:
     """Return what names the program of a row."""
     return (row.problem_id, row.kind.value, row.index)
 
