@@ -110,37 +110,3 @@ def _score_table(found: Summary) -> Table:
         ]
         table.add_row(metric, *cells)
     return table
-
-
-@app.command(name="evaluate-codexglue")
-def evaluate_codexglue(
-    *,
-    task: Literal["code-to-text", "text-to-code", "code-to-code", "refinement"],
-    predictions: Path,
-    references: Path,
-    language: Literal["java", "c_sharp", "python"] = "java",
-    codebleu: bool = True,
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
-) -> None:
-    """Print CodeXGLUE's scores of a file of predictions, in percent, as its own evaluators compute them.
-
-        coderl evaluate-codexglue --task code-to-text --predictions test.output --references test.jsonl
-        coderl evaluate-codexglue --task code-to-code --language c_sharp --predictions out.cs --references test.cs
-
-    Args:
-        task: `code-to-text` (smoothed BLEU-4), or one that writes code (exact match, BLEU, CodeBLEU).
-        predictions: One a line; `ID<tab>text` for code-to-text.
-        references: The data set's file: JSON lines, or one a line.
-        language: Of the code, for CodeBLEU.
-        codebleu: Also compute CodeBLEU; it needs `pip install 'coderl[codexglue]'`.
-        json_file: Also write the scores here.
-    """
-    from coderl.evaluation import codexglue
-
-    scores = codexglue.evaluate(task, predictions, references, language=language, with_codebleu=codebleu)
-    table = Table("metric", "%")
-    for name, score in scores.items():
-        table.add_row(name, f"{score:.2f}")
-    Console().print(table)
-    if json_file:
-        records.write_json(json_file, scores)

@@ -17,13 +17,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from coderl.problems.json_files import read_records, read_text, text_field, texts_field
+from coderl.problems.codexglue import Language, Task, read_code_to_text, read_concode, read_lines
+from coderl.problems.json_files import read_text
 from coderl.types import InputError
 
-Task = Literal["code-to-text", "text-to-code", "code-to-code", "refinement"]
-Language = Literal["java", "c_sharp", "python"]
 Ngram = tuple[str, ...]
 MAX_ORDER = 4
 
@@ -44,37 +43,38 @@ def evaluate(
         InputError: a file is malformed, the two do not pair, or CodeBLEU's packages are not installed.
     """
     if task == "code-to-text":
-        pairs = read_summaries(predictions, references)
-        return {"smoothed_bleu": smoothed_bleu(*pairs)}
-    read = read_concode if task == "text-to-code" else read_lines
-    written, wanted = read_lines(predictions), read(references)
+        return score(task, *read_summaries(predictions, references))
+    written = read_lines(predictions)
+    is_concode = task == "text-to-code"
+    wanted = [pair.target for pair in read_concode(references)] if is_concode else read_lines(references)
     if len(written) != len(wanted) or not wanted:
         raise InputError(f"{predictions}: {len(written)} predictions for {len(wanted)} references of {references}")
+    return score(task, written, wanted, language=language, with_codebleu=with_codebleu)
+
+
+def score(
+    task: Task,
+    written: Sequence[str],
+    wanted: Sequence[str],
+    *,
+    language: Language = "java",
+    with_codebleu: bool = True,
+) -> dict[str, float]:
+    """Return the scores of what a model wrote for each text that was wanted, by metric, in percent; see `evaluate`.
+
+    Raises:
+        InputError: all that was wanted is empty, or CodeBLEU's packages are not installed.
+    """
+    if not any(wanted):
+        raise InputError(f"all {len(wanted)} references are empty, as in test files whose answers are kept secret")
+    if task == "code-to-text":
+        return {"smoothed_bleu": smoothed_bleu(written, wanted)}
     is_spaced = task == "text-to-code"
     scores = {"exact_match": exact_match(written, wanted, ignores_spaces=is_spaced), "bleu": bleu(written, wanted)}
     return scores | (codebleu(written, wanted, language) if with_codebleu else {})
 
 
 # ----------------------------------------------------------------------------------------------------------- files
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the programs of a parallel text file, one a line, without the blanks around them.
-
-    Raises:
-        InputError: the file is missing or not UTF-8.
-    """
-    text = read_text(path)
-    return [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
-
-
-def read_concode(path: Path) -> list[str]:
-    """Return the `code` of each line of a CONCODE file (text-to-code), whose `nl` is the prompt.
-
-    Raises:
-        InputError: the file is missing, or a line is no object with text as `code`.
-    """
-    return [text_field(record, "code", where).strip() for where, record in read_records(path)]
 
 
 def read_summaries(predictions: Path, references: Path) -> tuple[list[str], list[str]]:
@@ -86,7 +86,8 @@ def read_summaries(predictions: Path, references: Path) -> tuple[list[str], list
     Raises:
         InputError: a file is malformed, an id stands twice, or a reference has no prediction.
     """
-    wanted = _docstrings(references) if references.suffix in (".jsonl", ".gz") else _by_id(references)
+    is_gold = references.suffix not in (".jsonl", ".gz")
+    wanted = _by_id(references) if is_gold else {pair.name: pair.target for pair in read_code_to_text(references)}
     written = _by_id(predictions)
     missing = [name for name in wanted if name not in written]
     if missing or not wanted:
@@ -103,19 +104,6 @@ def _by_id(path: Path) -> dict[str, str]:
         if name in found:
             raise InputError(f"{path}:{number + 1}: the id {name[:20]!r} stands twice")
         found[name] = text
-    return found
-
-
-def _docstrings(path: Path) -> dict[str, str]:
-    found = {}
-    for index, (where, record) in enumerate(read_records(path)):
-        name = record.get("idx", index)
-        if not isinstance(name, int | str) or str(name) in found:
-            raise InputError(f"{where}: field 'idx' must be a number, another in each line")
-        if "docstring_tokens" not in record:
-            raise InputError(f"{where}: field 'docstring_tokens' is missing")
-        tokens = texts_field(record, "docstring_tokens", where)
-        found[str(name)] = " ".join(" ".join(tokens).replace("\n", "").split())
     return found
 
 
