@@ -1,6 +1,7 @@
 """CodeT5 without a network: the original's token ids, its shapes, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -56,6 +57,32 @@ def test_the_tokenizer_of_codet5_is_kept_with_its_model(codet5_folder, tmp_path)
     assert again.encode_prompt("print( 1 )\n") == tokenizer.encode("print( 1 )\n")
     assert again.encode_program("x") == tokenizer.encode("x")
     assert codet5.load_tokenizer(tmp_path / "m").encode("x") == tokenizer.encode("x")
+
+
+def test_a_folder_laid_out_as_on_the_hub_is_loaded_as_it_is(codet5_folder, tmp_path):
+    """`Salesforce/codet5-*` there: pickled weights, a RoBERTa tokenizer, the sentinels as added tokens; no fork."""
+    ours = codet5.load_codet5_tokenizer(codet5_folder)
+    model = lm.tiny_t5(ours, d_model=8, num_layers=1, num_heads=1)
+    model.backbone.config.save_pretrained(tmp_path)
+    torch.save(model.backbone.state_dict(), tmp_path / "pytorch_model.bin")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(codet5_folder / f"codet5-{name}", tmp_path / name)
+    sentinels = [f"<extra_id_{i}>" for i in range(99, -1, -1)]
+    added = {token: 32_000 + i for i, token in enumerate(sentinels)}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>",
+             "cls_token": "<s>", "mask_token": "<mask>", "additional_special_tokens": sentinels}  # fmt: skip
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(roles))
+    settings = {**roles, "add_prefix_space": False, "tokenizer_class": "RobertaTokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    loaded = lm.LanguageModel.load(tmp_path)
+    text = "\nQUESTION:\nprint( 1 )  \n\tdef f():\n    return '</s>'  # é\nANSWER:\n"
+    assert loaded.encode_prompt(text) == ours.encode(text, split_special_tokens=True)
+    assert loaded.tokenizer.convert_tokens_to_ids(["<s>", "<extra_id_99>", "<extra_id_0>"]) == [1, 32000, 32099]
+    assert loaded.decode(loaded.encode_program(text)) == text
+    batch = loaded.collate([[1, 5, 2]], [[1, 7, 2]])
+    torch.testing.assert_close(loaded.log_probs(batch), model.log_probs(batch))
 
 
 def test_what_is_no_tokenizer_of_codet5_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -42,13 +43,14 @@ def beam_search(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     size = max(1, batch_rows // num_beams)
     found: list[tuple[int, ...]] = [()] * len(prompts)
+    generate: Any = model.backbone.generate
     model.eval()
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         side = "right" if model.is_encoder_decoder else "left"
         ids, mask = pad_rows([prompts[i] for i in rows], model.pad_id, side=side)
         with torch.inference_mode():
-            written = model.backbone.generate(
+            written = generate(
                 input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device), generation_config=settings
             )
         num_read = 1 if model.is_encoder_decoder else ids.shape[1]
