@@ -1,12 +1,14 @@
 """docs/original.md has every script, flag and file of the original; its commands and the recipes are read as meant."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from coderl.cli import app
+from coderl.cli import app, main
+from coderl.evaluation import paper
 from coderl.pipeline.config import RunConfig, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,3 +78,34 @@ def test_the_setting_on_mbpp():
     assert (optim.num_epochs, optim.schedule, optim.learning_rate, optim.batch_size) == (60, "constant", 2e-5, 32)
     assert (config.prompt.max_prompt_tokens, config.prompt.max_program_tokens) == (382, 306)
     assert (config.rounds.sample.sampling.temperature, config.evaluation.temperatures) == (1.2, (1.2,))
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("apps_codet5", "apps"), ("apps_codet5_legacy", "scripts"), ("mbpp_codet5", "mbpp")]
+)
+def test_a_dry_run_puts_a_recipe_beside_what_it_follows(name, column, capsys, monkeypatch):
+    """Every setting that the paper (or the scripts) states has the stated value in the recipe that follows it."""
+    monkeypatch.setenv("COLUMNS", "250")
+    main(["run", str(ROOT / "recipes" / f"{name}.toml"), "--dry-run"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == recipe(name).model_dump(mode="json")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.err.splitlines() if "│" in line]
+    stated = 0
+    for setting, own, apps, mbpp, scripts, where in rows:
+        cell = {"apps": apps, "mbpp": mbpp, "scripts": scripts}[column]
+        assert cell in ("", own), setting
+        assert where
+        stated += cell != ""
+    assert stated == sum(column in setting.values for setting in paper.settings()) > 10
+    assert len(rows) == len(paper.settings())
+
+
+def test_what_a_dry_run_changes_is_marked(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    path = ROOT / "recipes" / "apps_codet5.toml"
+    main(["run", str(path), "--dry-run", "--warm-start.optim.batch-size", "8", "--critic-sampling", "none"])
+    lines = capsys.readouterr().err.splitlines()
+    (batch,) = (line for line in lines if "warm_start.optim.batch_size" in line)
+    assert [cell.strip() for cell in batch.split("│")[2:6]] == ["8", "≠ 64", "≠ 32", "≠ 4"]
+    (search,) = (line for line in lines if "critic_sampling.num_samples" in line)
+    assert [cell.strip() for cell in search.split("│")[2:4]] == ["none", "≠ 200"]

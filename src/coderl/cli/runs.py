@@ -7,7 +7,7 @@ import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 from coderl import problems as data
 from coderl import records
 from coderl.cli.apps import app
+from coderl.evaluation import paper
 from coderl.pipeline import summary, verify
 from coderl.pipeline.config import (
     RunConfig,
@@ -45,14 +46,31 @@ def run(
         recipe: A TOML file of settings; see recipes/.
         overrides: Dotted settings, such as `--rounds.num-rounds 3`.
         run_dir: Where the run is kept; runs/NAME by default.
-        dry_run: Print the resolved settings and stop.
+        dry_run: Print the resolved settings as JSON and stop; on stderr, those that the paper states, beside its.
         quiet: Print no progress.
     """
     config = load_recipe(recipe, overrides)
     if dry_run:
-        print(json.dumps(config.model_dump(mode="json"), indent=2))
+        settings = config.model_dump(mode="json")
+        print(json.dumps(settings, indent=2))
+        Console(stderr=True).print(_beside_paper(settings))
         return
     _run(config, run_dir, quiet)
+
+
+def _beside_paper(settings: dict[str, Any]) -> Table:
+    """Return the settings that the paper or the original's scripts state, beside theirs; `≠` where they differ."""
+    table = Table()
+    for heading in ("setting", "here", "paper, APPS", "paper, MBPP", "original's scripts", "they say so in"):
+        table.add_column(heading, overflow="fold")
+    for setting in paper.settings():
+        own: Any = settings
+        for part in setting.name.split("."):
+            own = None if own is None else own[part]
+        theirs = [setting.values.get(column) for column in ("apps", "mbpp", "scripts")]
+        cells = ["" if value is None else str(value) if value == own else f"≠ {value}" for value in theirs]
+        table.add_row(setting.name, "none" if own is None else str(own), *cells, setting.where)
+    return table
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""The paper's figures, to stand beside a run's."""
+"""The paper's figures and settings, to stand beside a run's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 from coderl.evaluation.pass_at_k import ALL
 from coderl.types import InputError
@@ -31,6 +31,24 @@ class PaperFigure:
     """`pass@k` or `n@k`."""
     percent: dict[str, float]
     """Difficulty (or `all`) -> score."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperSetting:
+    """What one setting of a recipe is in the paper and in the original's scripts, as far as they say."""
+
+    name: str
+    """Dotted, as in a recipe."""
+    values: dict[str, Any]
+    """`apps` and `mbpp` for the paper's, `scripts` for the original's -> value."""
+    where: str
+    """The section, script or discussion that says so."""
+
+
+def settings() -> list[PaperSetting]:
+    """Return every setting that the paper or the original's scripts state."""
+    text = (resources.files("coderl.evaluation") / "paper_settings.toml").read_text(encoding="utf-8")
+    return [PaperSetting(name, row, row.pop("where")) for name, row in tomllib.loads(text).items()]
 
 
 def figures(benchmark: Benchmark, metrics: Iterable[str] | None = None) -> list[PaperFigure]:
