@@ -345,6 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 seeds, and only the arms that the first claims need")
     parser.add_argument("--seeds", type=int, default=None, help="how many; 5 unless quick")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="choose settings on seeds below 10")
     parser.add_argument("--ablations", action="store_true", help="the arms of the paper's Tables 2 and 3")
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), help="beside actor_critic")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="settings of all arms")
@@ -355,7 +356,8 @@ def main() -> None:
     args, flags = parser.parse_known_args()
     chosen = args.arms or (ABLATIONS if args.ablations else QUICK_ARMS if args.quick else DEFAULT_ARMS)
     arms = ["actor_critic", *(arm for arm in ARMS if arm in chosen and arm != "actor_critic")]
-    seeds = list(range(FIRST_SEED, FIRST_SEED + (args.seeds or (2 if args.quick else 5))))
+    num_seeds = args.seeds or (2 if args.quick else 5)
+    seeds = list(range(args.first_seed, args.first_seed + num_seeds))
     work = partial(run_seed, out=args.out, recipe=args.recipe, flags=flags, arms=arms)
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
         list(processes.map(work, seeds))

@@ -52,7 +52,8 @@ class Actor:
         Raises:
             InputError: there is no such model.
         """
-        return cls(LanguageModel.load(path), prompt, sampling_config)
+        settings = sampling_config or SamplingConfig()
+        return cls(LanguageModel.load(path, dtype=settings.dtype), prompt, settings)
 
     # ------------------------------------------------------------------------------------------ text and tokens
 

@@ -47,6 +47,9 @@ class ProblemsConfig(Config):
     """Use only the first so many training problems."""
     num_validation: Count | None = None
     num_test: Count | None = None
+    drop_overlap: bool = False
+    """Leave out of training and validation what also stands, word for word, in validation or test, as in MBPP; else
+    such a problem is refused."""
     num_shown_tests: Annotated[int, Field(ge=0)] | None = None
     """MBPP: how many of a task's asserts its prompt shows."""
 
@@ -118,7 +121,7 @@ class CriticConfig(Config):
     actor's."""
     num_layers: Count | None = None
     """Keep only so many of the model's first layers: a critic can be smaller than its actor, as the paper's is."""
-    pooling: Pooling = "prefix_max"
+    pooling: Pooling = "prefix"
     """What a prefix is judged by; `legacy` is the original's code."""
     uses_likelihood: bool = True
     """Show the linear layer how likely the model itself finds the program (ours)."""
@@ -137,6 +140,9 @@ class ReturnsConfig(Config):
 
     baseline: Baseline = "greedy"
     spread: Spread = "critic"
+    mean_one: bool = False
+    """Divide the critic's values of a program by their mean, so that they say where its return goes and not how much of
+    it there is."""
     filter: AdvantageFilter = "all"
     negative_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
     count_copies: bool = True

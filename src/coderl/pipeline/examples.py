@@ -125,7 +125,8 @@ def group_examples(
     for (program, verdict, outcome), advantage in zip(drawn, relative, strict=True):
         kept = returns.filter_advantage(advantage, mode=config.filter, negative_scale=config.negative_scale)
         if config.spread == "critic":
-            rho = returns.token_returns(kept, scores[key(program)].token_values)
+            values = scores[key(program)].token_values
+            rho = returns.token_returns(kept, returns.mean_one(values) if config.mean_one else values)
         else:
             lines = token_lines(model, program) if config.spread == "error_line" and verdict.error_line else None
             spread = "uniform" if config.spread == "error_line" and lines is None else config.spread

@@ -52,7 +52,7 @@ def load_splits(config: ProblemsConfig) -> Splits:
     """Return the problems to train, validate and test on.
 
     Raises:
-        InputError: a split is empty, or a problem stands in two of them.
+        InputError: a split is empty, or a problem stands in two of them and `drop_overlap` is off.
     """
     shown = config.num_shown_tests
     train = data.load(config.source, split=config.train_split, limit=config.num_train, num_shown_tests=shown)
@@ -62,6 +62,9 @@ def load_splits(config: ProblemsConfig) -> Splits:
     test = data.load(
         config.test_source or config.source, split=config.test_split, limit=config.num_test, num_shown_tests=shown
     )
+    if config.drop_overlap:
+        validation = _without(validation, test)
+        train = _without(train, [*validation, *test])
     splits = Splits(train, validation, test)
     for name, part in (("train", train), ("validation", validation), ("test", test)):
         if not any(p.hidden_tests for p in part):
@@ -85,11 +88,21 @@ def _problems(config: RunConfig, out: Path, reporter: Reporter) -> Splits:
     return Splits(*(data.load(out / f"{name}.jsonl") for name in ("train", "validation", "test")))
 
 
+def _statement(labelled: LabelledProblem) -> str:
+    return " ".join(labelled.problem.description.split())
+
+
+def _without(problems: Sequence[LabelledProblem], others: Sequence[LabelledProblem]) -> list[LabelledProblem]:
+    """Return the problems whose statement is none of the others'."""
+    taken = {_statement(p) for p in others}
+    return [p for p in problems if _statement(p) not in taken]
+
+
 def _refuse_overlap(splits: Splits) -> None:
     seen: dict[str, str] = {}
     for name, part in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         for labelled in part:
-            text = " ".join(labelled.problem.description.split())
+            text = _statement(labelled)
             if seen.setdefault(text, name) != name:
                 stands = f"problem {labelled.problem.problem_id!r} of {name} also stands in {seen[text]}"
                 raise InputError(f"{stands}: splits must not mix")
