@@ -152,7 +152,7 @@ def error_line_values(token_lines: Sequence[int], error_line: int | None) -> tup
 
 
 def mean_one(values: Sequence[float]) -> tuple[float, ...]:
-    """Return q_t divided by its mean over the program: where the return goes, no longer how much of it; all 1 for zeros.
+    """Return q_t divided by its mean over the program: where the return goes, not how much of it; all 1 for zeros.
 
     Deviation: the paper's values are probabilities, so a sample also weighs less the less the critic expected of it.
     """

@@ -6,7 +6,7 @@ from coderl import lm
 from coderl.pipeline.config import ReturnsConfig
 from coderl.pipeline.examples import group_examples, held_out_part, token_lines
 from coderl.pipeline.run import Selection
-from coderl.pipeline.tables import Verdict, key, sample_canaries
+from coderl.pipeline.tables import Score, Verdict, key, sample_canaries
 from coderl.types import ExecutionResult, Outcome, Program, ProgramKind
 
 SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
@@ -137,3 +137,13 @@ def test_a_program_drawn_twice_counts_twice_or_once(model, count_copies, expecte
     config = ReturnsConfig(baseline="none", spread="uniform", filter="positive_only", count_copies=count_copies)
     found = {e.program: e.token_returns for e in group_examples(group, {}, model, (1,), config)}
     assert found == {(7, 8): (expected, expected), (9,): (0.0,)}
+
+
+@pytest.mark.parametrize(("mean_one", "expected"), [(False, (0.2, 0.6)), (True, (0.5, 1.5))])
+def test_the_critics_values_say_how_much_or_only_where(model, mean_one, expected):
+    """r = 1 and q = 0.2, 0.6, whose mean is 0.4."""
+    group = judged(((7, 8), Outcome.PASSED_TEST))
+    score = Score("p", ProgramKind.SAMPLE, 0, (0.1, 0.1, 0.2, 0.6), (0.2, 0.6), (0.2, 0.6))
+    config = ReturnsConfig(baseline="none", spread="critic", mean_one=mean_one)
+    (found,) = group_examples(group, {key(group[0][0]): score}, model, (1,), config)
+    assert found.token_returns == pytest.approx(expected)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from coderl.lm import LanguageModel
+from coderl.lm import Batch, LanguageModel
 from coderl.training import losses
 from coderl.training.losses import ActorExample
 
