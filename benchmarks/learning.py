@@ -108,8 +108,8 @@ def run_seed(seed: int, out: Path, recipe: Path, flags: Sequence[str], arms: Seq
     torch.set_num_threads(1)
     reporter = Reporter(quiet=True)
     folder = out / f"seed-{seed}"
-    splits = run._problems(config, folder / "problems", reporter)
-    warm = run._warm_start(config, folder, splits, reporter)
+    splits = run.keep_problems(config, folder / "problems", reporter)
+    warm = run.supervised(config, folder, splits, reporter)
     evaluate(config, folder / "evaluate" / "warm_start", splits, warm, reporter)
     for arm in arms:
         model = train_arm(arm, config, folder, splits, warm, reporter)
@@ -121,7 +121,8 @@ def recipe_of(seed: int, recipe: Path, flags: Sequence[str]) -> RunConfig:
     config = load_recipe(recipe, flags)
     source = f"{config.problems.source}{',' if ':' in config.problems.source else ':'}seed={seed}"
     problems = config.problems.model_copy(update={"source": source})
-    return config.model_copy(update={"seed": seed, "problems": problems})
+    evaluation = config.evaluation.model_copy(update={"ce_control_steps": None})
+    return config.model_copy(update={"seed": seed, "problems": problems, "evaluation": evaluation})
 
 
 def train_arm(
@@ -129,12 +130,12 @@ def train_arm(
 ) -> Path | str:
     """Return the model of an arm; the control's budget is what the actor-critic arm took."""
     if arm == CONTROL:
-        return run._ce_control(config, folder / "actor_critic", splits, warm, reporter)
+        return run.ce_control(config, folder / "actor_critic", splits, warm, reporter)
     settings = arm_config(arm, config)
     if arm == REJECTION:
         return _rejection_sampling(settings, folder, splits, warm, reporter)
     _share_first_samples(folder / "actor_critic" / "round-00", folder / arm / "round-00", config, settings)
-    return run._rounds(settings, folder / arm, splits, warm, reporter)
+    return run.reinforced(settings, folder / arm, splits, warm, reporter)
 
 
 def arm_config(arm: str, config: RunConfig) -> RunConfig:

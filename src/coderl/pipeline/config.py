@@ -155,6 +155,9 @@ class RepairConfig(Config):
 
     training: WarmStartConfig = WarmStartConfig()
     max_pairs: Count = 20_000
+    use_samples: bool = True
+    """What a failed program should become is also a sample that passed the training problem's hidden tests (ours), so
+    that problems without a solution teach repair too; off, as in the paper, a reference solution only."""
 
 
 class EvaluationConfig(Config):
@@ -167,6 +170,8 @@ class EvaluationConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     ce_control: bool = True
     """Train a control with more cross-entropy for the CPU time that reinforcement learning took."""
+    ce_control_steps: Count | None = None
+    """Train the control for so many updates instead: the clock is never the same twice, and this is."""
     search_control: bool = True
     """Draw plain samples of as many tokens as critic sampling, and rank both, for curves at equal cost."""
     control_beside: bool = False
