@@ -108,8 +108,8 @@ def run_seed(seed: int, out: Path, recipe: Path, flags: Sequence[str], arms: Seq
     torch.set_num_threads(1)
     reporter = Reporter(quiet=True)
     folder = out / f"seed-{seed}"
-    splits = run._problems(config, folder / "problems", reporter)
-    warm = run._warm_start(config, folder, splits, reporter)
+    splits = run.keep_problems(config, folder / "problems", reporter)
+    warm = run.supervised(config, folder, splits, reporter)
     evaluate(config, folder / "evaluate" / "warm_start", splits, warm, reporter)
     for arm in arms:
         model = train_arm(arm, config, folder, splits, warm, reporter)
@@ -121,7 +121,8 @@ def recipe_of(seed: int, recipe: Path, flags: Sequence[str]) -> RunConfig:
     config = load_recipe(recipe, flags)
     source = f"{config.problems.source}{',' if ':' in config.problems.source else ':'}seed={seed}"
     problems = config.problems.model_copy(update={"source": source})
-    return config.model_copy(update={"seed": seed, "problems": problems})
+    evaluation = config.evaluation.model_copy(update={"ce_control_steps": None})
+    return config.model_copy(update={"seed": seed, "problems": problems, "evaluation": evaluation})
 
 
 def train_arm(
@@ -129,12 +130,12 @@ def train_arm(
 ) -> Path | str:
     """Return the model of an arm; the control's budget is what the actor-critic arm took."""
     if arm == CONTROL:
-        return run._ce_control(config, folder / "actor_critic", splits, warm, reporter)
+        return run.ce_control(config, folder / "actor_critic", splits, warm, reporter)
     settings = arm_config(arm, config)
     if arm == REJECTION:
         return _rejection_sampling(settings, folder, splits, warm, reporter)
     _share_first_samples(folder / "actor_critic" / "round-00", folder / arm / "round-00", config, settings)
-    return run._rounds(settings, folder / arm, splits, warm, reporter)
+    return run.reinforced(settings, folder / arm, splits, warm, reporter)
 
 
 def arm_config(arm: str, config: RunConfig) -> RunConfig:
@@ -345,6 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 seeds, and only the arms that the first claims need")
     parser.add_argument("--seeds", type=int, default=None, help="how many; 5 unless quick")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="choose settings on seeds below 10")
     parser.add_argument("--ablations", action="store_true", help="the arms of the paper's Tables 2 and 3")
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), help="beside actor_critic")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="settings of all arms")
@@ -355,7 +357,8 @@ def main() -> None:
     args, flags = parser.parse_known_args()
     chosen = args.arms or (ABLATIONS if args.ablations else QUICK_ARMS if args.quick else DEFAULT_ARMS)
     arms = ["actor_critic", *(arm for arm in ARMS if arm in chosen and arm != "actor_critic")]
-    seeds = list(range(FIRST_SEED, FIRST_SEED + (args.seeds or (2 if args.quick else 5))))
+    num_seeds = args.seeds or (2 if args.quick else 5)
+    seeds = list(range(args.first_seed, args.first_seed + num_seeds))
     work = partial(run_seed, out=args.out, recipe=args.recipe, flags=flags, arms=arms)
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
         list(processes.map(work, seeds))

@@ -110,6 +110,13 @@ def test_binary_critic_values_use_passed_or_not():
         assert returns.critic_values(probs, outcome) == (0.9, 0.2)
 
 
+def test_values_of_mean_one_keep_their_proportions_and_the_programs_weight():
+    """(0.1, 0.3, 0.2) have mean 0.2; a critic that is sure of failure everywhere leaves the return even."""
+    assert returns.mean_one((0.1, 0.3, 0.2)) == pytest.approx((0.5, 1.5, 1.0))
+    assert sum(returns.token_returns(0.7, returns.mean_one((0.1, 0.3, 0.2)))) == pytest.approx(3 * 0.7)
+    assert returns.mean_one((0.0, 0.0)) == (1.0, 1.0)
+
+
 def test_token_returns_are_advantage_times_value():
     """A failed sample under a compile-error baseline: A = -0.3 + 1 = 0.7; q = 0.3, 0.2."""
     (advantage,) = returns.relative_returns([-0.3], baseline="greedy", greedy_return=-1.0)

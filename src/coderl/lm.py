@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,6 +59,21 @@ class Batch:
         """Return the batch on `device`."""
         fields = (self.prompt_ids, self.prompt_mask, self.program_ids, self.program_mask)
         return Batch(*(field.to(device) for field in fields))
+
+
+class Reading(NamedTuple):
+    """What a model makes of prompts and programs; where a batch is padded it means nothing."""
+
+    prompt_states: Float[Tensor, "B S H"]
+    prefix_states: Float[Tensor, "B one_more H"]
+    """The state that has read w_1..w_t, for t = 0..T: the first has read the prompt alone."""
+    logits: Float[Tensor, "B T V"] | None
+    """What predicts w_t from what comes before it."""
+
+    @property
+    def states(self) -> Float[Tensor, "B T H"]:
+        """The states that have read w_t, for t = 1..T."""
+        return self.prefix_states[:, 1:]
 
 
 class LanguageModel(nn.Module):
@@ -243,36 +258,29 @@ class LanguageModel(nn.Module):
         Deviation: the original takes the state that predicts w_t, which has not seen it, and scales it by d^-1/2 with
         tied embeddings; here the state is unscaled, and a linear layer on it finds its own scale.
         """
-        return self.prefix_states(batch)[:, 1:]
+        return self.read(batch).states
 
-    def prefix_states(self, batch: Batch) -> Float[Tensor, "B one_more H"]:
-        """Return the last hidden state that has read w_1..w_t, for t = 0..T: the first has read the prompt alone."""
+    def read(self, batch: Batch, *, with_logits: bool = False) -> Reading:
+        """Return the last hidden states of prompts and programs and, if asked for, the logits, for the price of one."""
+        options: dict[str, Any] = {"use_cache": False}
         if self.is_encoder_decoder:
-            encoded = self.backbone.get_encoder()(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask)
-            outputs = self.backbone.get_decoder()(
-                input_ids=self._decoder_inputs(batch),
-                encoder_hidden_states=encoded.last_hidden_state,
-                encoder_attention_mask=batch.prompt_mask,
-                use_cache=False,
-            )
-            return outputs.last_hidden_state
-        outputs = self.backbone.base_model(**self._joined_inputs(batch), use_cache=False)
-        return outputs.last_hidden_state[:, batch.prompt_ids.shape[1] - 1 :]
-
-    def states_and_logits(self, batch: Batch) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T V"]]:
-        """Return `states`, and the logits that predict w_t from what comes before it, for the price of one."""
-        options = {"use_cache": False, "output_hidden_states": True}
-        if self.is_encoder_decoder:
-            outputs = self.backbone(
-                input_ids=batch.prompt_ids,
-                attention_mask=batch.prompt_mask,
-                decoder_input_ids=self._decoder_inputs(batch),
-                **options,
-            )
-            return outputs.decoder_hidden_states[-1][:, 1:], outputs.logits[:, :-1]
-        start, num_tokens = batch.prompt_ids.shape[1], batch.program_ids.shape[1]
-        outputs = self.backbone(**self._joined_inputs(batch), logits_to_keep=num_tokens + 1, **options)
-        return outputs.hidden_states[-1][:, start:], outputs.logits[:, :-1]
+            given, starts = {"attention_mask": batch.prompt_mask, **options}, self._decoder_inputs(batch)
+            if with_logits:
+                outputs = self.backbone(batch.prompt_ids, decoder_input_ids=starts, output_hidden_states=True, **given)
+                read, written = outputs.encoder_last_hidden_state, outputs.decoder_hidden_states[-1]
+                return Reading(read, written, outputs.logits[:, :-1])
+            read = self.backbone.get_encoder()(batch.prompt_ids, attention_mask=batch.prompt_mask).last_hidden_state
+            seen = {"encoder_hidden_states": read, "encoder_attention_mask": batch.prompt_mask, **options}
+            return Reading(read, self.backbone.get_decoder()(starts, **seen).last_hidden_state, None)
+        start, logits = batch.prompt_ids.shape[1], None
+        if with_logits:
+            kept = batch.program_ids.shape[1] + 1
+            options |= {"logits_to_keep": kept, "output_hidden_states": True}
+            outputs = self.backbone(**self._joined_inputs(batch), **options)
+            hidden, logits = outputs.hidden_states[-1], outputs.logits[:, :-1]
+        else:
+            hidden = self.backbone.base_model(**self._joined_inputs(batch), **options).last_hidden_state
+        return Reading(hidden[:, :start], hidden[:, start - 1 :], logits)
 
     def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B one_more"]:
         """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""

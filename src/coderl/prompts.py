@@ -10,7 +10,7 @@ import ast
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from coderl.types import AssertTest, InputError, Outcome, Problem
@@ -20,7 +20,6 @@ PromptStyle = Literal["default", "apps_train", "apps_generate", "chatml", "human
 original, for its checkpoints; `chatml` is for instruction-tuned models; `humaneval` is the code to complete itself."""
 
 _MAX_MESSAGE_CHARS = 300
-_CUT = "\n...\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,10 @@ class PromptParts:
 
     opening: str
     statement: str
-    """Gives way first, from its end."""
+    """What gives way, from its end."""
     middle: str = ""
     program: str = ""
-    """The program to repair, empty in other prompts; gives way last, from its middle."""
+    """The program to repair, empty in other prompts; never cut."""
     closing: str = ""
     """The error and the answer marker; never cut."""
 
@@ -226,52 +225,30 @@ def _completed(completion: str, problem: Problem) -> str:
 # ---------------------------------------------------------------------------------------------------------- budget
 
 
-def fit(parts: PromptParts, encode: Callable[[str], list[int]], max_tokens: int) -> list[int]:
+def fit(parts: PromptParts, encode: Callable[[str], list[int]], max_tokens: int, *, extra_tokens: int = 0) -> list[int]:
     """Return the tokens of a prompt, at most `max_tokens` of them.
 
-    What does not fit is cut from the end of the statement; when none of it is left, from the middle of the program,
-    where `...` stands for it. The error and the answer marker are never cut.
+    What does not fit is cut from the end of the statement. The program to repair, its error and the answer marker are
+    never cut: when none of the statement is left, they may take `extra_tokens` more.
 
     Raises:
-        InputError: not even the uncuttable parts fit.
+        InputError: not even what is never cut fits.
     """
     tokens = encode(parts.text())
     if len(tokens) <= max_tokens:
         return tokens
-    statement, program = parts.statement, parts.program
-
-    def with_statement(num_chars: int) -> str:
-        return _replaced(parts, statement[:num_chars], program)
-
-    def with_program(num_chars: int) -> str:
-        head = (num_chars + 1) // 2
-        return _replaced(parts, "", program[:head] + _CUT + program[len(program) - (num_chars - head) :])
-
-    for text_of, longest in ((with_statement, len(statement)), (with_program, len(program))):
-        fitting = _longest_fitting(text_of, longest, encode, max_tokens)
-        if fitting is not None:
-            return fitting
-    needed = len(encode(with_program(0)))
-    raise InputError(f"max_tokens={max_tokens} cannot hold the fixed parts of a prompt, which take {needed}")
-
-
-def _replaced(parts: PromptParts, statement: str, program: str) -> str:
-    return PromptParts(parts.opening, statement, parts.middle, program, parts.closing).text()
-
-
-def _longest_fitting(
-    text_of: Callable[[int], str], longest: int, encode: Callable[[str], list[int]], max_tokens: int
-) -> list[int] | None:
-    """The tokens of the longest text within the budget, by bisection on characters; None when even none is too many."""
-    best = encode(text_of(0))
-    if len(best) > max_tokens:
-        return None
-    low, high = 0, longest
+    best = encode(replace(parts, statement="").text())
+    if len(best) > max_tokens + extra_tokens:
+        room = f"max_tokens={max_tokens}" + (f" and {extra_tokens} for the program" if extra_tokens else "")
+        raise InputError(f"{room} cannot hold the fixed parts of a prompt, which take {len(best)}")
+    low, high = 0, len(parts.statement)
     while low < high:
         middle = (low + high + 1) // 2
-        tokens = encode(text_of(middle))
+        tokens = encode(replace(parts, statement=parts.statement[:middle]).text())
         if len(tokens) <= max_tokens:
             low, best = middle, tokens
         else:
             high = middle - 1
     return best
+
+

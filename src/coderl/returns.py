@@ -151,6 +151,15 @@ def error_line_values(token_lines: Sequence[int], error_line: int | None) -> tup
     return tuple(float(line == error_line) for line in token_lines)
 
 
+def mean_one(values: Sequence[float]) -> tuple[float, ...]:
+    """Return q_t divided by its mean over the program: where the return goes, not how much of it; all 1 for zeros.
+
+    Deviation: the paper's values are probabilities, so a sample also weighs less the less the critic expected of it.
+    """
+    mean = fmean(values)
+    return tuple(value / mean for value in values) if mean > 0 else uniform_values(len(values))
+
+
 def token_returns(relative_return: float, token_values: Sequence[float]) -> tuple[float, ...]:
     """Return rho_t = A * q_t for each token of one program: what multiplies grad log p(w_t).
 

@@ -6,49 +6,70 @@ import pytest
 import torch
 
 from coderl import lm
-from coderl.critic.model import Critic, likelihood_features, running_max
+from coderl.critic.model import Critic, likelihood_features, running_max, running_mean
 from coderl.lm import Batch
 from coderl.types import InputError
 
 PROMPTS = [(10, 11, 12, 13), (10, 11)]
 PROGRAMS = [(20, 21, 22, 23, 24, 25, 2), (30, 31, 2)]
 FAMILIES = ["t5", "llama"]
-POOLINGS = ["prefix_max", "token"]
+POOLINGS = ["prefix", "prefix_max", "token"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_and_logits_are_those_of_the_separate_calls(tiny, family):
-    """Padded programs; the logits' log-softmax at the drawn tokens is `log_probs`."""
+def test_one_reading_gives_what_separate_calls_give(tiny, family):
+    """Padded programs; the logits' log-softmax at the drawn tokens is `log_probs`; states of the prompt stand alone."""
     model = tiny(family)
     batch = model.collate(PROMPTS, PROGRAMS)
-    states, logits = model.states_and_logits(batch)
-    drawn = logits.log_softmax(-1).gather(-1, batch.program_ids.unsqueeze(-1)).squeeze(-1)
-    assert torch.allclose(states[batch.program_mask], model.states(batch)[batch.program_mask], atol=1e-5)
+    alone, reading = model.read(batch), model.read(batch, with_logits=True)
+    assert alone.logits is None
+    drawn = reading.logits.log_softmax(-1).gather(-1, batch.program_ids.unsqueeze(-1)).squeeze(-1)
     assert torch.allclose(drawn.masked_fill(~batch.program_mask, 0.0), model.log_probs(batch), atol=1e-5)
-    before = model.prefix_states(batch)[:, :-1]
-    assert torch.allclose(before[:, 1:], model.states(batch)[:, :-1], atol=1e-5)
+    assert torch.allclose(reading.states[batch.program_mask], alone.states[batch.program_mask], atol=1e-5)
+    assert torch.allclose(reading.prefix_states[:, 1:][batch.program_mask], model.states(batch)[batch.program_mask])
+    for row, prompt in enumerate(PROMPTS):
+        lone = model.read(model.collate([prompt], [PROGRAMS[row]])).prompt_states[0]
+        for one in (alone, reading):
+            assert torch.allclose(one.prompt_states[row][batch.prompt_mask[row]], lone, atol=1e-5)
 
 
 def test_likelihood_features_by_hand():
-    """Two tokens: surprise log 2 and log 4, entropy log 2 (half, half) and that of (1/4, 3/4); the third is padding."""
+    """Two tokens: surprise log 2 and log 4, entropy log 2 (half, half) and that of (1/4, 3/4); the third is padding.
+
+    Both surprises are above 0.01, 0.1 and 0.5 nats, the second above 1 too.
+    """
     probs = torch.tensor([[[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]]])
     ids, mask = torch.tensor([[0, 0, 1]]), torch.tensor([[True, True, False]])
     found = likelihood_features(probs.log(), Batch(ids, mask, ids, mask))[0]
     a, b = math.log(2), math.log(4)
     h, k = math.log(2), 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
-    first, second = [a, a, a, h, h, h], [(a + b) / 2, a + b, b, (h + k) / 2, h + k, h]
+    amounts = [[a, a, a, h, h, h], [(a + b) / 2, a + b, b, (h + k) / 2, h + k, h]]
+    counts = [[1, 1, 1, 0], [2, 2, 2, 1]]
+    first, second = (
+        [math.log(1 + 10 * x) for x in row] + [math.log(1 + n) for n in more]
+        for row, more in zip(amounts, counts, strict=True)
+    )
     for row, expected in zip(found.tolist(), [first, second, second], strict=True):
         assert row == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_linear_layer_reads_the_states_and_then_the_likelihood(tiny):
-    critic = Critic(tiny()).eval()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_linear_layer_reads_pooled_states_the_prompt_and_then_the_likelihood(tiny, family):
+    critic = Critic(tiny(family)).eval()
     batch = critic.model.collate(PROMPTS[:1], PROGRAMS[:1])
-    states, logits = critic.model.states_and_logits(batch)
-    inputs = torch.cat([states.amax(1), likelihood_features(logits, batch)[:, -1]], -1)
+    reading = critic.model.read(batch, with_logits=True)
+    states, width = reading.states, critic.model.hidden_size
+    pooled = [states.amax(1), states.mean(1), reading.prompt_states.mean(1)]
+    inputs = torch.cat([*pooled, likelihood_features(reading.logits, batch)[:, -1]], -1)
     expected = inputs @ critic.head.weight.T + critic.head.bias
-    assert critic.head.in_features == 16 + 6
+    assert critic.head.in_features == 3 * width + 10
     assert torch.allclose(critic.program_logits(batch), expected, atol=1e-5)
+
+
+def test_running_mean_by_hand_and_blind_to_padding():
+    states = torch.tensor([[[1.0, -2.0], [3.0, 0.0], [99.0, 99.0]]])
+    mask = torch.tensor([[True, True, False]])
+    assert running_mean(states, batch_with_mask(mask)).tolist() == [[[1.0, -2.0], [2.0, -1.0], [2.0, -1.0]]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -101,7 +122,7 @@ def test_running_max_by_hand_and_blind_to_padding():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_program_logits_are_linear_in_the_max_pooled_program_states(tiny, family):
     """Brute force, one program at a time without padding: W max_t(h_t) + b."""
-    critic = Critic(tiny(family), uses_likelihood=False).eval()
+    critic = Critic(tiny(family), pooling="prefix_max", uses_likelihood=False).eval()
     batch = critic.model.collate(PROMPTS, PROGRAMS)
     found = critic.program_logits(batch)
     for row, (prompt, program) in enumerate(zip(PROMPTS, PROGRAMS, strict=True)):
@@ -111,10 +132,11 @@ def test_program_logits_are_linear_in_the_max_pooled_program_states(tiny, family
         assert torch.allclose(found[row], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["prefix", "prefix_max"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_prefixs_logits_are_those_of_the_prefix_as_a_program(tiny, family):
-    """With prefix_max, judging w_1..w_t as a program of its own gives the same: q depends on no later token."""
-    critic = Critic(tiny(family), pooling="prefix_max").eval()
+def test_a_prefixs_logits_are_those_of_the_prefix_as_a_program(tiny, family, pooling):
+    """Judging w_1..w_t as a program of its own gives the same: q depends on no later token."""
+    critic = Critic(tiny(family), pooling=pooling).eval()
     per_token = critic.token_logits(critic.model.collate(PROMPTS[:1], PROGRAMS[:1]))[0]
     for t in range(1, len(PROGRAMS[0]) + 1):
         alone = critic.program_logits(critic.model.collate(PROMPTS[:1], [PROGRAMS[0][:t]]))[0]
@@ -190,7 +212,7 @@ def test_a_head_of_another_critic_is_refused(tiny, tmp_path):
     with pytest.raises(InputError, match="not the linear layer of this critic"):
         Critic.load(tmp_path / "one")
     (tmp_path / "one" / "critic.json").write_text('{"format": "something"}')
-    with pytest.raises(InputError, match="not a 'coderl critic 2' file"):
+    with pytest.raises(InputError, match="not a 'coderl critic 3' file"):
         Critic.load(tmp_path / "one")
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from coderl import lm
+from coderl import lm, records
 from coderl.pipeline.config import ReturnsConfig
-from coderl.pipeline.examples import group_examples, held_out_part, token_lines
+from coderl.pipeline.examples import failed_pairs, group_examples, held_out_part, token_lines
 from coderl.pipeline.run import Selection
-from coderl.pipeline.tables import Verdict, key, sample_canaries
-from coderl.types import ExecutionResult, Outcome, Program, ProgramKind
+from coderl.pipeline.tables import Score, Verdict, key, sample_canaries
+from coderl.types import ExecutionResult, LabelledProblem, Outcome, Problem, Program, ProgramKind
 
 SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
 
@@ -137,3 +137,43 @@ def test_a_program_drawn_twice_counts_twice_or_once(model, count_copies, expecte
     config = ReturnsConfig(baseline="none", spread="uniform", filter="positive_only", count_copies=count_copies)
     found = {e.program: e.token_returns for e in group_examples(group, {}, model, (1,), config)}
     assert found == {(7, 8): (expected, expected), (9,): (0.0,)}
+
+
+@pytest.mark.parametrize(("mean_one", "expected"), [(False, (0.2, 0.6)), (True, (0.5, 1.5))])
+def test_the_critics_values_say_how_much_or_only_where(model, mean_one, expected):
+    """r = 1 and q = 0.2, 0.6, whose mean is 0.4."""
+    group = judged(((7, 8), Outcome.PASSED_TEST))
+    score = Score("p", ProgramKind.SAMPLE, 0, (0.1, 0.1, 0.2, 0.6), (0.2, 0.6), (0.2, 0.6))
+    config = ReturnsConfig(baseline="none", spread="critic", mean_one=mean_one)
+    (found,) = group_examples(group, {key(group[0][0]): score}, model, (1,), config)
+    assert found.token_returns == pytest.approx(expected)
+
+
+def pool_of(folder, drawn):
+    """Write (problem, code, outcome) as a round's tables."""
+    programs = [Program(problem, i, code, ProgramKind.SAMPLE, (1,)) for i, (problem, code, _) in enumerate(drawn)]
+    verdicts = [
+        Verdict.of(one, ExecutionResult(outcome, None, "")) for one, (_, _, outcome) in zip(programs, drawn, strict=True)
+    ]
+    records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
+    records.PartedTable(folder / "execute" / "verdicts", Verdict).write(0, verdicts)
+    return folder / "sample", folder / "execute"
+
+
+@pytest.mark.parametrize(
+    ("use_samples", "expected"),
+    [
+        (False, [("a", "print(1)", "print(123)")]),
+        (True, [("a", "print(1)", "print(12)"), ("b", "x = 0", "x = 1")]),
+    ],
+)
+def test_what_a_failed_program_should_become(tmp_path, use_samples, expected):
+    """a has a solution, b has none, c was never solved; what passed in one round mends what failed in the other."""
+    passed, failed = Outcome.PASSED_TEST, Outcome.FAILED_TEST
+    pools = [
+        pool_of(tmp_path / "0", [("a", "print(1)", failed), ("b", "x = 0", failed), ("c", "y", failed)]),
+        pool_of(tmp_path / "1", [("a", "print(12)", passed), ("b", "x = 1", passed), ("a", "print(1)", failed)]),
+    ]
+    problems = [LabelledProblem(Problem(i, i), solutions=("print(123)",) if i == "a" else ()) for i in "abc"]
+    pairs = failed_pairs(pools, problems, use_samples=use_samples)
+    assert [(problem.problem_id, program.code, solution) for problem, program, _, solution in pairs] == expected

@@ -324,14 +324,24 @@ def test_candidates_of_the_search_are_numbered_and_only_handed_in_ones_are_judge
     assert all(v.outcome in Outcome for v in verdicts.values())
 
 
-def test_splits_that_share_a_problem_are_refused(tmp_path: Path):
-    for split in ("train", "validation", "test"):
-        folder = tmp_path / split / "0000"
-        folder.mkdir(parents=True)
-        (folder / "question.txt").write_text("Print the sum." if split != "validation" else "Print the product.")
-        (folder / "input_output.json").write_text('{"inputs": ["1 2\\n"], "outputs": ["3\\n"]}')
+def test_splits_that_share_a_problem_are_refused_or_give_it_up_to_the_later_split(tmp_path: Path):
+    statements = {"train": ["sum", "product", "bits"], "validation": ["bits", "product", "digits"], "test": ["product"]}
+    for split, asked in statements.items():
+        for number, what in enumerate(asked):
+            folder = tmp_path / split / f"{number:04d}"
+            folder.mkdir(parents=True)
+            (folder / "question.txt").write_text(f"Print the {what}.{' ' * (split == 'test')}")
+            (folder / "input_output.json").write_text('{"inputs": ["1 2\\n"], "outputs": ["3\\n"]}')
+    settings = {"source": str(tmp_path)}
     with pytest.raises(InputError, match="also stands in train"):
-        load_splits(RunConfig.model_validate({"problems": {"source": str(tmp_path)}}).problems)
+        load_splits(RunConfig.model_validate({"problems": settings}).problems)
+    splits = load_splits(RunConfig.model_validate({"problems": {**settings, "drop_overlap": True}}).problems)
+    left = {name: [p.problem.description.strip() for p in getattr(splits, name)] for name in statements}
+    assert left == {
+        "train": ["Print the sum."],
+        "validation": ["Print the bits.", "Print the digits."],
+        "test": ["Print the product."],
+    }
 
 
 def test_torch_was_told_how_many_threads_to_use(finished: Path):

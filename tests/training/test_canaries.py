@@ -45,7 +45,7 @@ def test_kl_by_brute_force(tiny):
     for t in range(3):
         prefix = [*GAIN.program[:t], 99]
         batch = model.collate([GAIN.prompt], [prefix])
-        ours, theirs = (m.states_and_logits(batch)[1][0, t].softmax(-1).tolist() for m in (model, reference))
+        ours, theirs = (m.read(batch, with_logits=True).logits[0, t].softmax(-1).tolist() for m in (model, reference))
         total += sum(p * math.log(p / r) for p, r in zip(ours, theirs, strict=True))
     assert kl_to_reference(model, reference, [GAIN]) == pytest.approx(total / 3, rel=1e-4)
     assert kl_to_reference(model, tiny(), [GAIN, LOSS]) == pytest.approx(0.0, abs=1e-6)

@@ -75,7 +75,7 @@ def original_loss(actor, critic, prompt, program, code, baseline):
     """Return L_rl and q_t of one micro-batch of one program, by loops over floats from states and log-probs."""
     with torch.no_grad():
         batch = critic.model.collate([prompt], [program])
-        states = critic.model.prefix_states(batch)[0, :-1]
+        states = critic.model.read(batch).prefix_states[0, :-1]
         log_probs = actor.log_probs(actor.collate([prompt], [program]))[0].tolist()
         first, _, second = critic.head
         logits = (torch.relu(states / 4.0 @ first.weight.T + first.bias) @ second.weight.T + second.bias).tolist()

@@ -52,7 +52,8 @@ class Actor:
         Raises:
             InputError: there is no such model.
         """
-        return cls(LanguageModel.load(path), prompt, sampling_config)
+        settings = sampling_config or SamplingConfig()
+        return cls(LanguageModel.load(path, dtype=settings.dtype), prompt, settings)
 
     # ------------------------------------------------------------------------------------------ text and tokens
 
@@ -63,18 +64,18 @@ class Actor:
     def encode_repair_prompt(self, problem: Problem, program: Program, result: ExecutionResult) -> list[int]:
         """Return the tokens a repair model reads: the problem, the program and what went wrong.
 
-        What does not fit is trimmed from the statement, then from the program's middle; never the error. Where the
-        statement's asserts alone are too long, the middle of the whole prompt goes.
+        What does not fit is trimmed from the statement; never the program, the error or the answer marker. When nothing
+        of the statement is left, the program may take up to `max_program_tokens` on top of `max_prompt_tokens`.
 
         Source: CodeRL Eq. 13 conditions on outcome and error subtype, Algorithm 1 on the message; all three are given.
+
+        Raises:
+            InputError: the program is too long even so.
         """
-        parts = prompts.repair_prompt(
-            problem, program.code, result.outcome, result.error_subtype, result.message, style=self.prompt.style
-        )
-        try:
-            return prompts.fit(parts, self.model.encode_prompt, self.prompt.max_prompt_tokens)
-        except InputError:
-            return self.model.encode_prompt(parts.text(), self.prompt.max_prompt_tokens)
+        outcome = (result.outcome, result.error_subtype, result.message)
+        parts = prompts.repair_prompt(problem, program.code, *outcome, style=self.prompt.style)
+        most, extra = self.prompt.max_prompt_tokens, self.prompt.max_program_tokens
+        return prompts.fit(parts, self.model.encode_prompt, most, extra_tokens=extra)
 
     def encode_solution(self, problem: Problem, code: str) -> tuple[int, ...]:
         """Return the tokens that the actor should write for a program, end of sequence included."""

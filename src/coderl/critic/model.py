@@ -1,9 +1,11 @@
-"""The critic: a language model's states over the program, max-pooled, and one linear layer that names the outcome.
+"""The critic: a language model's states over the program, pooled, and one linear layer that names the outcome.
 
 h_t  = state having read D and w_1..w_t
 m_t  = max(h_1, ..., h_t), element by element          the running maximum; padding never enters it
-f_t  = how likely the model itself finds w_1..w_t      mean, sum and maximum of surprise and entropy so far (ours)
-z_t  = W [m_t; f_t] + b                                logits of the prefix; z_T are the program's
+a_t  = mean(h_1, ..., h_t)                             the running mean (ours)
+d    = mean of the prompt's states                     what is asked (ours)
+f_t  = how likely the model itself finds w_1..w_t      of surprise and entropy so far (ours)
+z_t  = W [m_t; a_t; d; f_t] + b                        logits of the prefix; z_T are the program's
 q_t  = softmax(z_t / temperature)                      fitted on held-out problems after training, 1 before
 """
 
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,15 +26,18 @@ from coderl.lm import Batch, LanguageModel
 from coderl.records import atomic_dir, read_json, write_json
 from coderl.types import InputError, Outcome
 
-Pooling = Literal["prefix_max", "token", "legacy"]
-"""What a prefix is judged by: the running maximum of its states, its last state alone (the paper's), or what the
-original's code does, flaws included."""
+Pooling = Literal["prefix", "prefix_max", "token", "legacy"]
+"""What a prefix is judged by: maximum and mean of its states and the mean of the prompt's; their maximum alone, as the
+paper judges a program; its last state alone, as the paper judges a prefix; or what the original's code does, flaws
+included."""
 
 CRITIC_FILE = "critic.json"
 HEAD_FILE = "head.safetensors"
 BACKBONE_FOLDER = "backbone"
-FORMAT = "coderl critic 2"
-NUM_LIKELIHOOD_FEATURES = 6
+FORMAT = "coderl critic 3"
+SURPRISES = (0.01, 0.1, 0.5, 1.0)
+"""Nats; the tokens more surprising than each are counted."""
+NUM_LIKELIHOOD_FEATURES = 6 + len(SURPRISES)
 LEGACY_POSITIONS = 512
 """The original pads every program to so many positions and pools over all of them."""
 LEGACY_WIDTH = 128
@@ -45,11 +50,11 @@ class Critic(nn.Module):
     Source: CodeRL section 3.3.3 and Eq. 10-12.
 
     Deviation: the paper pools a program's states but judges a prefix by its last state, which training never shows to
-        the linear layer. With `prefix_max` a prefix is pooled as a program is, so that the value of the whole prefix
-        equals the program's, and training on programs trains prefixes. `token` is the paper's rule.
+        the linear layer. With `prefix` and `prefix_max` a prefix is pooled as a program is, so that the value of the
+        whole prefix equals the program's, and training on programs trains prefixes. `token` is the paper's rule.
     Deviation: with `uses_likelihood` the linear layer also sees how surprised the backbone's own language model is by
-        the program. On MiniAPPS these six numbers tell passing programs better than all states do
-        (docs/experiments.md); without them the critic is the paper's.
+        the program, and with `prefix` the means of states beside their maximum. On MiniAPPS a few numbers of likelihood
+        tell passing programs better than all pooled states do (docs/experiments.md).
     Deviation: `legacy` is the original's code: two layers on the state that *predicts* w_t (it has not read it), scaled
         by d^-1/2, and each class's maximum over 512 positions, padding included, which decided 94% of its predictions.
         Padding of the prompt, which the original attends to, stays masked here.
@@ -62,7 +67,7 @@ class Critic(nn.Module):
         model: LanguageModel,
         *,
         num_outcomes: int = 4,
-        pooling: Pooling = "prefix_max",
+        pooling: Pooling = "prefix",
         uses_likelihood: bool = True,
         seed: int = 0,
     ):
@@ -74,11 +79,16 @@ class Critic(nn.Module):
         self.pooling: Pooling = pooling
         self.uses_likelihood = uses_likelihood and pooling != "legacy"
         self.register_buffer("temperature", torch.ones(()))
-        width = model.hidden_size + NUM_LIKELIHOOD_FEATURES * self.uses_likelihood
+        width = self.num_states + NUM_LIKELIHOOD_FEATURES * self.uses_likelihood
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = _legacy_head(width, num_outcomes) if pooling == "legacy" else nn.Linear(width, num_outcomes)
         self.to(model.device)
+
+    @property
+    def num_states(self) -> int:
+        """How many numbers of the linear layer's input are states; likelihoods come after them."""
+        return self.model.hidden_size * (3 if self.pooling == "prefix" else 1)
 
     @property
     def is_binary(self) -> bool:
@@ -103,27 +113,30 @@ class Critic(nn.Module):
         """Return `program_logits` and `token_logits` for the price of one."""
         if self.pooling == "legacy":
             return self._legacy_logits(batch)
-        pooled, last = self.head_inputs(batch)
-        program = self._head(pooled[:, -1])
-        return program, self._head(pooled if self.pooling == "prefix_max" else last)
+        pooled, prefixes = self.head_inputs(batch)
+        return self._head(pooled[:, -1]), self._head(prefixes)
 
     def head_inputs(self, batch: Batch) -> tuple[Float[Tensor, "B T I"], Float[Tensor, "B T I"]]:
-        """Return what the linear layer reads of each prefix: by its states' running maximum, and by its last state.
+        """Return what the linear layer reads of a program that ends at each token, and of a prefix that ends there.
 
-        Beyond a program's end the former repeats the whole program's.
+        The same but for `token`. Beyond a program's end the former repeats the whole program's.
         """
-        if not self.uses_likelihood:
-            states = self.model.states(batch)
-            return running_max(states, batch), states
-        states, logits = self.model.states_and_logits(batch)
-        features = likelihood_features(logits, batch).to(states.dtype)
-        return torch.cat([running_max(states, batch), features], -1), torch.cat([states, features], -1)
+        reading = self.model.read(batch, with_logits=self.uses_likelihood)
+        features = (
+            [] if reading.logits is None else [likelihood_features(reading.logits, batch).to(reading.states.dtype)]
+        )
+        pooled = [running_max(reading.states, batch)]
+        if self.pooling == "prefix":
+            asked = masked_mean(reading.prompt_states, batch.prompt_mask).unsqueeze(1)
+            pooled += [running_mean(reading.states, batch), asked.expand_as(reading.states)]
+        whole = torch.cat([*pooled, *features], -1)
+        return whole, torch.cat([reading.states, *features], -1) if self.pooling == "token" else whole
 
     def _legacy_logits(self, batch: Batch) -> tuple[Float[Tensor, "B U"], Float[Tensor, "B T U"]]:
         num_tokens = batch.program_ids.shape[1]
         extra = (0, max(LEGACY_POSITIONS - num_tokens, 0))
         ids, mask = widen(batch.program_ids, extra, value=self.model.pad_id), widen(batch.program_mask, extra)
-        states = self.model.prefix_states(replace(batch, program_ids=ids, program_mask=mask))[:, :-1]
+        states = self.model.read(replace(batch, program_ids=ids, program_mask=mask)).prefix_states[:, :-1]
         logits = self._head(states * self.model.hidden_size**-0.5)
         return logits.amax(1), logits[:, :num_tokens]
 
@@ -179,12 +192,24 @@ def running_max(states: Float[Tensor, "B T H"], batch: Batch) -> Float[Tensor, "
     return states.masked_fill(outside, torch.finfo(states.dtype).min).cummax(dim=1).values
 
 
-@torch.no_grad()
-def likelihood_features(logits: Float[Tensor, "B T V"], batch: Batch) -> Float[Tensor, "B T six"]:
-    """Return, of the surprise -log p(w_s) and then of the entropy, mean, sum and maximum over s = 1..t, in float32.
+def running_mean(states: Float[Tensor, "B T H"], batch: Batch) -> Float[Tensor, "B T H"]:
+    """Return mean(h_1..h_t) for each t; beyond a program's end, its last value."""
+    mask = batch.program_mask.unsqueeze(-1)
+    return states.masked_fill(~mask, 0.0).cumsum(1) / mask.cumsum(1).clamp(min=1)
 
-    Beyond a program's end they stay what they were. They carry no gradient; one program at a time, as a vocabulary of
-    50,000 makes their softmax large.
+
+def masked_mean(states: Float[Tensor, "B S H"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B H"]:
+    """Return the mean of the states that the mask keeps."""
+    return states.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+@torch.no_grad()
+def likelihood_features(logits: Float[Tensor, "B T V"], batch: Batch) -> Float[Tensor, "B T ten"]:
+    """Return f_t of each prefix, in float32 and without gradient.
+
+    log(1 + 10 x) of mean, sum and maximum over s = 1..t of the surprise -log p(w_s), then of the entropy, both in nats;
+    log(1 + n) of how many tokens surprise more than each of `SURPRISES`. Beyond a program's end they stay what they
+    were. One program at a time, as a vocabulary of 50,000 makes their softmax large.
     """
     measures = []
     for row, ids in zip(logits, batch.program_ids, strict=True):
@@ -194,7 +219,9 @@ def likelihood_features(logits: Float[Tensor, "B T V"], batch: Batch) -> Float[T
     values = torch.stack(measures).masked_fill(~batch.program_mask.unsqueeze(-1), 0.0)
     sums = values.cumsum(1)
     means = sums / batch.program_mask.cumsum(1).clamp(min=1).unsqueeze(-1)
-    return torch.stack([means, sums, values.cummax(1).values], -1).flatten(2)
+    amounts = torch.stack([means, sums, values.cummax(1).values], -1).flatten(2)
+    counts = (values[..., :1] > values.new_tensor(SURPRISES)).float().cumsum(1)
+    return torch.cat([(10 * amounts).log1p(), counts.log1p()], -1)
 
 
 def _legacy_head(width: int, num_outcomes: int) -> nn.Module:

@@ -6,12 +6,13 @@ The generator is an `Actor` as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.model import Critic
 from coderl.critic.values import CriticScore, values
 from coderl.critic_sampling.candidates import RepairRequest
-from coderl.types import Problem, Program, ProgramKind
+from coderl.types import InputError, Problem, Program, ProgramKind
 
 
 class RepairModel:
@@ -21,15 +22,15 @@ class RepairModel:
         self.actor = actor
 
     def repair(self, requests: Sequence[RepairRequest], *, seed: int) -> list[list[Program]]:
-        """Return the programs drawn for each request."""
-        encoded = [
-            (self.actor.encode_repair_prompt(r.problem, r.program, r.result), (), r.num_samples) for r in requests
-        ]
-        drawn = self.actor.draw(encoded, seed=seed)
-        return [
-            self.actor.programs(r.problem, tokens, kind=ProgramKind.REPAIRED)
-            for r, tokens in zip(requests, drawn, strict=True)
-        ]
+        """Return the programs drawn for each request; none where the program is too long for a prompt."""
+        fitting, encoded = [], []
+        for request in requests:
+            with suppress(InputError):
+                prompt = self.actor.encode_repair_prompt(request.problem, request.program, request.result)
+                encoded.append((prompt, (), request.num_samples))
+                fitting.append(request)
+        drawn = dict(zip(map(id, fitting), self.actor.draw(encoded, seed=seed), strict=True))
+        return [self.actor.programs(r.problem, drawn.get(id(r), []), kind=ProgramKind.REPAIRED) for r in requests]
 
 
 class PrefixScorer:

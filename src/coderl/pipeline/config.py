@@ -48,6 +48,9 @@ class ProblemsConfig(Config):
     """Use only the first so many training problems."""
     num_validation: Count | None = None
     num_test: Count | None = None
+    drop_overlap: bool = False
+    """Leave out of training and validation what also stands, word for word, in validation or test, as in MBPP; else
+    such a problem is refused."""
     num_shown_tests: Annotated[int, Field(ge=0)] | None = None
     """MBPP: how many of a task's asserts its prompt shows."""
 
@@ -119,7 +122,7 @@ class CriticConfig(Config):
     actor's."""
     num_layers: Count | None = None
     """Keep only so many of the model's first layers: a critic can be smaller than its actor, as the paper's is."""
-    pooling: Pooling = "prefix_max"
+    pooling: Pooling = "prefix"
     """What a prefix is judged by; `legacy` is the original's code."""
     uses_likelihood: bool = True
     """Show the linear layer how likely the model itself finds the program (ours)."""
@@ -138,6 +141,9 @@ class ReturnsConfig(Config):
 
     baseline: Baseline = "greedy"
     spread: Spread = "critic"
+    mean_one: bool = False
+    """Divide the critic's values of a program by their mean, so that they say where its return goes and not how much of
+    it there is."""
     filter: AdvantageFilter = "all"
     negative_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
     count_copies: bool = True
@@ -150,6 +156,9 @@ class RepairConfig(Config):
 
     training: WarmStartConfig = WarmStartConfig()
     max_pairs: Count = 20_000
+    use_samples: bool = True
+    """What a failed program should become is also a sample that passed the training problem's hidden tests (ours), so
+    that problems without a solution teach repair too; off, as in the paper, a reference solution only."""
 
 
 class EvaluationConfig(Config):
@@ -162,6 +171,8 @@ class EvaluationConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     ce_control: bool = True
     """Train a control with more cross-entropy for the CPU time that reinforcement learning took."""
+    ce_control_steps: Count | None = None
+    """Train the control for so many updates instead: the clock is never the same twice, and this is."""
     search_control: bool = True
     """Draw plain samples of as many tokens as critic sampling, and rank both, for curves at equal cost."""
     control_beside: bool = False

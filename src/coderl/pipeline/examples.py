@@ -31,19 +31,25 @@ def solution_examples(actor: Actor, problems: Sequence[LabelledProblem]) -> list
 
 
 def failed_pairs(
-    sampled: Path, executed: Path, solved: dict[str, LabelledProblem]
+    pools: Sequence[tuple[Path, Path]], problems: Sequence[LabelledProblem], *, use_samples: bool
 ) -> list[tuple[Problem, Program, Verdict, str]]:
-    """Return each distinct failed program of a solved problem, with its verdict and the nearest reference solution."""
-    pairs: list[tuple[Problem, Program, Verdict, str]] = []
-    for problem_id, group in by_problem(judged(programs_of(sampled), verdicts_of(executed))).items():
-        labelled = solved.get(problem_id)
-        if labelled is None:
-            continue
-        failed = list({p.code: (p, v) for p, v in group if v.outcome is not Outcome.PASSED_TEST}.values())
-        for pair in repair_pairs([p.code for p, _ in failed], labelled.solutions):
-            program, verdict = failed[pair.failed_index]
-            pairs.append((labelled.problem, program, verdict, pair.solution))
-    return pairs
+    """Return each distinct failed program of the (sample, execute) pools, its verdict, and what it should have been.
+
+    That is the nearest of the problem's reference solutions and, with `use_samples`, of the programs of all pools that
+    passed its hidden tests; a failed program without any is left out.
+    """
+    drawn: dict[str, dict[str, tuple[Program, Verdict]]] = {}
+    for sampled, executed in pools:
+        for program, verdict in judged(programs_of(sampled), verdicts_of(executed)):
+            drawn.setdefault(program.problem_id, {}).setdefault(program.code, (program, verdict))
+    found: list[tuple[Problem, Program, Verdict, str]] = []
+    for labelled in problems:
+        group = list(drawn.get(labelled.problem.problem_id, {}).values())
+        right = [p.code for p, v in group if v.outcome is Outcome.PASSED_TEST] if use_samples else []
+        failed = [(p, v) for p, v in group if v.outcome is not Outcome.PASSED_TEST]
+        for pair in repair_pairs([p.code for p, _ in failed], [*labelled.solutions, *right]):
+            found.append((labelled.problem, *failed[pair.failed_index], pair.solution))
+    return found
 
 
 def critic_examples(
@@ -125,7 +131,8 @@ def group_examples(
     for (program, verdict, outcome), advantage in zip(drawn, relative, strict=True):
         kept = returns.filter_advantage(advantage, mode=config.filter, negative_scale=config.negative_scale)
         if config.spread == "critic":
-            rho = returns.token_returns(kept, scores[key(program)].token_values)
+            values = scores[key(program)].token_values
+            rho = returns.token_returns(kept, returns.mean_one(values) if config.mean_one else values)
         else:
             lines = token_lines(model, program) if config.spread == "error_line" and verdict.error_line else None
             spread = "uniform" if config.spread == "error_line" and lines is None else config.spread

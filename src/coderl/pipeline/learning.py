@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -111,21 +112,21 @@ def train_repair(
     out: Path, *, actor: Path | str, pools: Sequence[tuple[Path, Path]], problems: Sequence[LabelledProblem],
     config: RepairConfig, prompt: PromptConfig, seed: int, reporter: Reporter,
 ) -> None:  # fmt: skip
-    """Write the repair model: from a failed sample and its outcome to the nearest reference solution (Eq. 13).
+    """Write the repair model: from a failed sample and its outcome to the nearest program that is right (Eq. 13).
 
-    `pools` are (sample stage, execute stage) folders. Where no sample failed on a problem with solutions, the model is
-    the actor, unchanged, and the facts say so.
+    `pools` are (sample stage, execute stage) folders. Where no failed sample has such a program, the model is the actor,
+    unchanged, and the facts say so.
     """
 
     def work(folder: Path) -> dict[str, Any]:
         loaded = Actor.load(actor, prompt)
-        solved = {p.problem.problem_id: p for p in problems if p.solutions}
-        pairs = [pair for sampled, executed in pools for pair in failed_pairs(sampled, executed, solved)]
+        pairs = failed_pairs(pools, problems, use_samples=config.use_samples)
         random.Random(seed).shuffle(pairs)
         examples = []
         for problem, program, verdict, solution in pairs[: config.max_pairs]:
-            source = loaded.encode_repair_prompt(problem, program, verdict.result())
-            examples.append(CrossEntropyExample(tuple(source), loaded.encode_solution(problem, solution)))
+            with suppress(InputError):  # a program that no prompt holds
+                source = loaded.encode_repair_prompt(problem, program, verdict.result())
+                examples.append(CrossEntropyExample(tuple(source), loaded.encode_solution(problem, solution)))
         facts: dict[str, Any] = {"num_pairs": len(examples), "num_steps": 0}
         if examples:
             steps = repair_steps(loaded.model, examples, config.training, checkpoint_dir=folder / ".checkpoints")

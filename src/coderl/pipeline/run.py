@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,7 +53,7 @@ def load_splits(config: ProblemsConfig) -> Splits:
     """Return the problems to train, validate and test on.
 
     Raises:
-        InputError: a split is empty, or a problem stands in two of them.
+        InputError: a split is empty, or a problem stands in two of them and `drop_overlap` is off.
     """
     shown = config.num_shown_tests
     train = data.load(config.source, split=config.train_split, limit=config.num_train, num_shown_tests=shown)
@@ -62,6 +63,9 @@ def load_splits(config: ProblemsConfig) -> Splits:
     test = data.load(
         config.test_source or config.source, split=config.test_split, limit=config.num_test, num_shown_tests=shown
     )
+    if config.drop_overlap:
+        validation = _without(validation, test)
+        train = _without(train, [*validation, *test])
     splits = Splits(train, validation, test)
     for name, part in (("train", train), ("validation", validation), ("test", test)):
         if not any(p.hidden_tests for p in part):
@@ -70,7 +74,7 @@ def load_splits(config: ProblemsConfig) -> Splits:
     return splits
 
 
-def _problems(config: RunConfig, out: Path, reporter: Reporter) -> Splits:
+def keep_problems(config: RunConfig, out: Path, reporter: Reporter) -> Splits:
     """Return the run's problems, which are read from their source once and kept in the run directory."""
 
     def work(folder: Path) -> dict[str, int]:
@@ -85,11 +89,21 @@ def _problems(config: RunConfig, out: Path, reporter: Reporter) -> Splits:
     return Splits(*(data.load(out / f"{name}.jsonl") for name in ("train", "validation", "test")))
 
 
+def _statement(labelled: LabelledProblem) -> str:
+    return " ".join(labelled.problem.description.split())
+
+
+def _without(problems: Sequence[LabelledProblem], others: Sequence[LabelledProblem]) -> list[LabelledProblem]:
+    """Return the problems whose statement is none of the others'."""
+    taken = {_statement(p) for p in others}
+    return [p for p in problems if _statement(p) not in taken]
+
+
 def _refuse_overlap(splits: Splits) -> None:
     seen: dict[str, str] = {}
     for name, part in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         for labelled in part:
-            text = " ".join(labelled.problem.description.split())
+            text = _statement(labelled)
             if seen.setdefault(text, name) != name:
                 stands = f"problem {labelled.problem.problem_id!r} of {name} also stands in {seen[text]}"
                 raise InputError(f"{stands}: splits must not mix")
@@ -108,7 +122,7 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
     """
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    splits = _problems(config, run_dir / "problems", reporter)
+    splits = keep_problems(config, run_dir / "problems", reporter)
     if not (run_dir / RECIPE).exists():
         records.write_json(run_dir / RECIPE, config.model_dump(mode="json"))
     reporter.say(
@@ -116,8 +130,8 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
         f" {len(splits.validation)} validation, {len(splits.test)} test"
     )
     recipe, config = config, _with_store(config, run_dir)
-    warm = _warm_start(config, run_dir, splits, reporter)
-    actor = _rounds(config, run_dir, splits, warm, reporter)
+    warm = supervised(config, run_dir, splits, reporter)
+    actor = reinforced(config, run_dir, splits, warm, reporter)
     with _control_beside(config, run_dir, warm, reporter):
         for name, model in (("warm_start", warm), ("actor_critic", actor)):
             _evaluate(config, run_dir / "evaluate" / name, splits, model, reporter)
@@ -167,12 +181,12 @@ def _control(config: RunConfig, run_dir: Path, warm: Path | str, quiet: bool) ->
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     reporter = Reporter(quiet=quiet)
-    splits = _problems(config, run_dir / "problems", Reporter(quiet=True))
-    model = _ce_control(config, run_dir, splits, warm, reporter)
+    splits = keep_problems(config, run_dir / "problems", Reporter(quiet=True))
+    model = ce_control(config, run_dir, splits, warm, reporter)
     _evaluate(config, run_dir / "evaluate" / "ce_control", splits, model, reporter)
 
 
-def _warm_start(config: RunConfig, run_dir: Path, splits: Splits, reporter: Reporter) -> Path | str:
+def supervised(config: RunConfig, run_dir: Path, splits: Splits, reporter: Reporter) -> Path | str:
     """Return the actor that supervised learning makes: initialised, pretrained, warm-started."""
     actor: Path | str = config.actor.init
     if config.actor.init == "tiny":
@@ -193,7 +207,7 @@ def _warm_start(config: RunConfig, run_dir: Path, splits: Splits, reporter: Repo
     return actor
 
 
-def _rounds(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path | str:
+def reinforced(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path | str:
     """Return the actor after all rounds of sampling, execution, critic and actor training."""
     actor = warm
     critic: Path | str = warm if config.critic.init == "actor" else config.critic.init
@@ -293,25 +307,29 @@ def _measure_drift(
     return unseen
 
 
-def _ce_control(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path:
-    """Return the warm start after more cross-entropy, for the CPU time that all the rounds took.
+def ce_control(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path:
+    """Return the warm start after more cross-entropy: so many updates, or the CPU time that all the rounds took.
 
     The clock is that of the run, so another run of the same recipe trains it a little more or less.
     """
     assert config.warm_start is not None
-    out = run_dir / "ce-control"
-    if (out / records.MANIFEST).exists() or (out / records.STARTED).exists():
-        found = next(out / n for n in (records.MANIFEST, records.STARTED) if (out / n).exists())
-        spent = records.read_json(found)["config"]["warm_start"]["optim"]["max_cpu_s"]
-    else:
-        facts = [stages.facts_of(p.parent) for p in run_dir.glob(f"round-*/**/{records.MANIFEST}")]
-        spent = round(sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts), 1)
-    optim = config.warm_start.optim.model_copy(
-        update={"num_epochs": None, "num_steps": None, "max_cpu_s": max(spent, 1.0), "seed": config.seed + 1}
-    )
+    out, steps = run_dir / "ce-control", config.evaluation.ce_control_steps
+    limits: dict[str, Any] = {"num_epochs": None, "num_steps": steps, "seed": config.seed + 1}
+    if steps is None:
+        limits["max_cpu_s"] = max(_cpu_s_of_rounds(run_dir, out), 1.0)
+    optim = config.warm_start.optim.model_copy(update=limits)
     more = config.warm_start.model_copy(update={"optim": optim})
     learning.warm_start(out, actor=warm, problems=splits.solved, config=more, prompt=config.prompt, reporter=reporter)
     return out / "model"
+
+
+def _cpu_s_of_rounds(run_dir: Path, control: Path) -> float:
+    """Return the CPU-seconds of all rounds, or those that a control under way was begun with."""
+    for name in (records.MANIFEST, records.STARTED):
+        if (control / name).exists():
+            return records.read_json(control / name)["config"]["warm_start"]["optim"]["max_cpu_s"]
+    facts = [stages.facts_of(p.parent) for p in run_dir.glob(f"round-*/**/{records.MANIFEST}")]
+    return round(sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts), 1)
 
 
 def _evaluate(config: RunConfig, folder: Path, splits: Splits, model: Path | str, reporter: Reporter) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from coderl.lm import LanguageModel
+from coderl.lm import Batch, LanguageModel
 from coderl.training import losses
 from coderl.training.losses import ActorExample
 
@@ -55,11 +57,18 @@ def kl_to_reference(actor: LanguageModel, reference: LanguageModel, samples: Seq
     total, num_tokens = 0.0, 0
     for sample in _spread_over(samples):
         batch = actor.collate([sample.prompt], [sample.program])
-        ours = actor.states_and_logits(batch)[1][0].float().log_softmax(-1)
-        theirs = reference.states_and_logits(batch.to(reference.device))[1][0].float().log_softmax(-1).to(ours.device)
+        ours = _log_softmax(actor, batch)
+        theirs = _log_softmax(reference, batch.to(reference.device)).to(ours.device)
         total += (ours.exp() * (ours - theirs)).sum().item()
         num_tokens += len(sample.program)
     return total / num_tokens if num_tokens else float("nan")
+
+
+def _log_softmax(model: LanguageModel, batch: Batch) -> Float[Tensor, "T V"]:
+    """Return log p(w | w_<t, D) of every token of the vocabulary, for a batch of one program."""
+    logits = model.read(batch, with_logits=True).logits
+    assert logits is not None
+    return logits[0].float().log_softmax(-1)
 
 
 def _spread_over(samples: Sequence[ActorExample]) -> list[ActorExample]:

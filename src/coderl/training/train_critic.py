@@ -31,8 +31,8 @@ class CriticTrainingConfig(BaseModel):
 
     fit_head: bool = True
     """First fit the linear layer to the untrained states (ours): a convex problem, solved at the price of one pass."""
-    head_l2: float = Field(default=0.05, gt=0)
-    """Of that fit, on standardised inputs: for the many states; a hundredth of it for the few likelihoods."""
+    head_l2: float = Field(default=0.02, gt=0)
+    """Of that fit, on standardised inputs: for the many states; a fortieth of it for the few likelihoods."""
     optim: OptimConfig | None = OptimConfig(learning_rate=2e-5, batch_size=32, num_epochs=10, patience=2)
     """Of the whole network, afterwards; None (`"none"` in a recipe): the linear layer alone. With validation problems,
     the best weights are kept, those before the first step included."""
@@ -127,7 +127,7 @@ def fit_head(
     Args:
         critic: not of `legacy` pooling.
         examples: programs with outcomes.
-        l2: of the states' weights, on inputs of mean 0 and standard deviation 1; the likelihoods' is a hundredth.
+        l2: of the states' weights, on inputs of mean 0 and standard deviation 1; the likelihoods' is a fortieth.
         class_weights: one an outcome column.
         prefix_weight: of the prefixes of a quarter, a half and three quarters of each program, together.
         batch_size: programs in a forward pass.
@@ -138,7 +138,7 @@ def fit_head(
     shift = (inputs * share).sum(0)
     scale = ((inputs - shift).square() * share).sum(0).sqrt().clamp(min=1e-6)
     penalties = inputs.new_full((inputs.shape[1],), l2)
-    penalties[critic.model.hidden_size :] /= 100
+    penalties[critic.num_states :] /= 40
     weight, bias = _logistic_regression((inputs - shift) / scale, columns, weights, critic.num_outcomes, penalties)
     weight = weight / scale
     critic.head.weight.copy_(weight)
@@ -159,14 +159,15 @@ def _head_rows(
     shares = PREFIX_FRACTIONS if prefix_weight else (1.0,)
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        pooled, last = critic.head_inputs(critic.model.collate([e.prompt for e in part], [e.program for e in part]))
+        programs, prefixes = critic.head_inputs(
+            critic.model.collate([e.prompt for e in part], [e.program for e in part])
+        )
         for row, example in enumerate(part):
             column = outcome_column(example.outcome, critic.num_outcomes)
             for share in shares:
                 position = math.ceil(share * len(example.program)) - 1
                 is_whole = share == 1.0
-                source = pooled if is_whole or critic.pooling == "prefix_max" else last
-                rows.append(source[row, position].float())
+                rows.append((programs if is_whole else prefixes)[row, position].float())
                 columns.append(column)
                 weight = 1.0 if is_whole else prefix_weight / (len(shares) - 1)
                 weights.append(weight * example.num_copies * (class_weights[column] if class_weights else 1.0))
