@@ -13,7 +13,7 @@ COMMANDS = [
     "run", "demo", "problems", "extract-examples", "pretrain", "warm-start", "sample", "execute", "train-critic",
     "score", "train-actor", "train-repair", "critic-sample", "rank", "repair", "evaluate", "report", "doctor",
     "audit-grader", "serve-execution",
-    "import-original", "export-original", "import-checkpoint", "evaluate-codexglue",
+    "import-original", "export-original", "import-checkpoint", "finetune-codexglue", "evaluate-codexglue",
 ]  # fmt: skip
 
 
@@ -180,6 +180,18 @@ def test_comparators_are_compared(samples: Path, tmp_path: Path, capsys: pytest.
     assert "1 of 4 verdicts differ between apps and strict" in capsys.readouterr().out
     (flip,) = [json.loads(line) for line in (out / "flips.jsonl").read_text().splitlines()]
     assert (flip["index"], flip["apps"], flip["strict"]) == (1, "passed test", "failed test")
+
+
+def test_example_tests_judge_apart_from_the_hidden_ones(problem_folder: Path, tmp_path: Path):
+    """The statement shows 1 2 -> 3; with 2 2 -> 4 hidden, each constant is right for one of the two."""
+    (problem_folder / "0000" / "input_output.json").write_text(json.dumps({"inputs": ["2 2\n"], "outputs": ["4\n"]}))
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps({"task_id": "0000", "solution": f"print({n})"}) + "\n" for n in (3, 4)))
+    for tests, wanted in (("example", ["PASSED_TEST", "FAILED_TEST"]), ("hidden", ["FAILED_TEST", "PASSED_TEST"])):
+        out = tmp_path / tests
+        main(["execute", "--samples", str(path), "--problems", str(problem_folder), "--out", str(out),
+              "--tests", tests, "--num-workers", "1"])  # fmt: skip
+        assert outcomes_in(out / "results.jsonl") == wanted
 
 
 def test_execute_needs_programs_from_one_place(
