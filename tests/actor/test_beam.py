@@ -26,7 +26,9 @@ def best_of_all(model: LanguageModel, prompt: list[int]) -> tuple[float, tuple[i
     """The best mean log-probability of all programs of two tokens, and of the end alone, by brute force."""
     num_tokens, end = model.vocab_size, model.eos_id
     with torch.inference_mode():
-        _, logits = model.states_and_logits(model.collate([prompt] * num_tokens, [(i, 0) for i in range(num_tokens)]))
+        batch = model.collate([prompt] * num_tokens, [(i, 0) for i in range(num_tokens)])
+        logits = model.read(batch, with_logits=True).logits
+    assert logits is not None
     log_probs = logits.log_softmax(-1)
     both = (log_probs[0, 0].unsqueeze(1) + log_probs[:, 1]) / 2
     both[end] = -torch.inf
