@@ -1,4 +1,4 @@
-"""docs/paper_map.md names no command, test or module that is not there, and leaves no row of its tables empty."""
+"""docs/paper_map.md and results.md name nothing that is not there, and leave no row of their tables empty."""
 
 import importlib
 import re
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from coderl.cli import app
+from coderl.evaluation import paper
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "paper_map.md").read_text("utf-8")
+PAGE, RESULTS = ((ROOT / "docs" / name).read_text("utf-8") for name in ("paper_map.md", "results.md"))
 
 
 def rows_of(heading: str) -> list[list[str]]:
@@ -22,7 +23,7 @@ def rows_of(heading: str) -> list[list[str]]:
 PROCESSES = rows_of("Processes of the original")
 TABLES = [rows_of("Equations"), rows_of("Benchmarks"), PROCESSES]
 TESTS = sorted({name for rows in TABLES for row in rows for name in re.findall(r"`(tests/[^`]+)`", row[-1])})
-COMMANDS = sorted(set(re.findall(r"`coderl ([^`]+)`", PAGE)))
+COMMANDS = sorted(set(re.findall(r"`coderl ([^`]+)`", PAGE + RESULTS)))
 MODULES = sorted(
     {name for rows in TABLES[:2] for row in rows for name in re.findall(r"`([a-z_0-9]+(?:\.[A-Za-z_0-9]+)+)`", row[2])}
 )
@@ -41,6 +42,31 @@ def test_no_row_is_empty_and_each_names_a_test():
         for row in rows:
             assert all(row), row
             assert "`tests/" in row[-1], row
+
+
+def test_the_results_are_the_papers():
+    """The published figures of the page, against the file that `--against paper` prints from."""
+    (headline,) = {f.model for f in paper.figures("apps") if "critic sampling" in f.model and f.table == "1a, 1b"}
+    of = {(f.model, f.metric): f.percent["all"] for kind in ("apps", "mbpp") for f in paper.figures(kind)}
+    rows = [
+        [(headline, metric) for metric in ("pass@1", "pass@5", "pass@1000")],
+        [(headline, metric) for metric in ("1@1000", "5@1000")],
+        [("CodeRL's checkpoint, measured by RLTF's authors", metric) for metric in ("pass@1", "pass@5", "pass@1000")],
+        [("CodeT5 770M (NTP), fine-tuned", metric) for metric in ("pass@80", "pass@1000")],
+        [("CodeRL + CodeT5 770M of APPS, zero-shot", metric) for metric in ("pass@80", "pass@1000")],
+        [(f"CodeRL, {how}", "1@1000") for how in ("no critic sampling", "refine and repair, M = 1")],
+        [(f"CodeRL, {how}", "pass@1000") for how in ("no critic sampling", "refine and repair, M = 1")],
+        [
+            (model, "pass@1")
+            for model in ("CodeT5 770M, warm start (beam)", "CodeRL: baseline and critic, CE + RL (beam)")
+        ],
+        [("CodeRL: baseline and critic, CE + RL (beam)", "pass@1"), ("baseline, no critic (beam)", "pass@1")],
+    ]
+    for row in rows:
+        values = [of[key] for key in row]
+        decimals = 1 if "@80" in row[0][1] else 2
+        written = [f"{value:.{decimals}f}" for value in values]
+        assert ", ".join(written) in RESULTS or " | ".join(written) in RESULTS, written
 
 
 @pytest.mark.parametrize("place", PLACES.split())
