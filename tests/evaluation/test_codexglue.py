@@ -78,6 +78,26 @@ def test_codebleu_of_the_packages_own_example():
     assert (found["syntax_match"], found["dataflow_match"]) == (100.0, 100.0)
 
 
+@pytest.mark.parametrize("language", ["java", "c_sharp"])
+def test_three_packages_agree_on_the_same_cases(language):
+    """CodeBLEU's n-gram part is BLEU: the package's, sacreBLEU's and ours; CodeBLEU is the mean of its four parts.
+
+    A text of three tokens is left out: in the package it counts one 4-gram that it does not have.
+    """
+    pytest.importorskip("codebleu")
+    sacrebleu = pytest.importorskip("sacrebleu")
+    written, wanted = zip(
+        *(pair for pair in zip(PREDICTED, WANTED, strict=True) if pair[0] != "return x ;"), strict=True
+    )
+    found = codexglue.codebleu(written, wanted, language)
+    theirs = sacrebleu.BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(written, [wanted]).score
+    assert found["ngram_match"] == pytest.approx(theirs) == pytest.approx(bleu(written, wanted, smooth=False))
+    parts = [found[name] for name in ("ngram_match", "weighted_ngram_match", "syntax_match", "dataflow_match")]
+    assert found["codebleu"] == pytest.approx(sum(parts) / 4)
+    assert 20 < theirs < 80
+    assert codexglue.codebleu(WANTED[:1], WANTED[:1], language)["codebleu"] == pytest.approx(100.0)
+
+
 # ----------------------------------------------------------------------------------------------------------- files
 
 
