@@ -50,6 +50,8 @@ DEMO = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
 
 ARMS: dict[str, dict[str, Any]] = {
     "refine": {"num_repair_rounds": 0},
+    "repair M=1": {"num_refine_rounds": 0},
+    "repair M=4": {"num_refine_rounds": 0, "num_repair_candidates": 4},
     "refine, repair M=1": {},
     "refine, repair M=2": {"num_repair_candidates": 2},
     "refine, repair M=4": {"num_repair_candidates": 4},
@@ -77,6 +79,10 @@ CONTRASTS: dict[str, tuple[str, str, str, str]] = {
     "empty_prefix_pass_gain": (FULL, PASS, "empty prefix", PASS),
     "refine_pass_gain": ("refine", PASS, PLAIN, PASS),
     "repair_pass_gain": (FULL, PASS, "refine", PASS),
+    "repair_alone_pass_gain": ("repair M=1", PASS, PLAIN, PASS),
+    "repair_alone_one_gain": ("repair M=1", ONE, PLAIN, ONE),
+    "repair_m4_alone_pass_gain": ("repair M=4", PASS, PLAIN, PASS),
+    "repair_m4_alone_one_gain": ("repair M=4", ONE, PLAIN, ONE),
     "repair_m2_pass_gain": ("refine, repair M=2", PASS, FULL, PASS),
     "repair_m4_pass_gain": ("refine, repair M=4", PASS, FULL, PASS),
 }
@@ -93,13 +99,13 @@ class Seed:
     config: RunConfig
     problems: list[LabelledProblem]
     num_samples: int
+    temperature: float
     reporter: Reporter
 
     @property
     def sampling(self) -> SampleConfig:
-        """The way of drawing that the run was evaluated with, N programs a problem."""
-        settings = self.config.evaluation
-        drawn = settings.sampling.model_copy(update={"temperature": settings.temperatures[0]})
+        """How all arms draw, N programs a problem."""
+        drawn = self.config.evaluation.sampling.model_copy(update={"temperature": self.temperature})
         return SampleConfig(num_samples=self.num_samples, sampling=drawn)
 
     @property
@@ -139,7 +145,7 @@ def actor_of(run_dir: Path) -> Path:
     raise InputError(f"{run_dir}: the evaluated actor's model is not there any more")
 
 
-def open_seed(run_dir: Path, out: Path, num_samples: int, num_problems: int | None) -> Seed:
+def open_seed(run_dir: Path, out: Path, num_samples: int, temperature: float, num_problems: int | None) -> Seed:
     """Return a finished run as a seed.
 
     Raises:
@@ -151,7 +157,7 @@ def open_seed(run_dir: Path, out: Path, num_samples: int, num_problems: int | No
     config = RunConfig.model_validate(records.read_json(run_dir / RECIPE))
     name = f"{run_dir.name}-{records.hash_value(str(run_dir.resolve()))[:8]}"
     tests = data.load(run_dir / "problems" / "test.jsonl", limit=num_problems)
-    return Seed(name, run_dir, out / name, config, tests, num_samples, Reporter(quiet=True))
+    return Seed(name, run_dir, out / name, config, tests, num_samples, temperature, Reporter(quiet=True))
 
 
 # --------------------------------------------------------------------------------------------------------------- arms
@@ -357,6 +363,8 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, nargs="+", default=[], help="finished runs, a seed each")
     parser.add_argument("--seeds", type=int, default=3, help="runs to train where none is given")
     parser.add_argument("--num-samples", type=int, default=10, help="N, the programs of each round")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of every arm; see docs/experiments.md")
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), help="only these; those of the first claims always")
     parser.add_argument("--num-problems", type=int, help="only the first so many test problems")
     parser.add_argument("--num-inputs", type=int, default=8, help="inputs made to tell behaviours apart")
     parser.add_argument("--out", type=Path, default=Path("runs/critic_sampling"), help="where the stages are kept")
@@ -365,7 +373,8 @@ def main() -> None:
     if flags and args.run_dir:
         parser.error(f"{flags[0]}: flags of the recipe are for runs that are trained here, not for --run-dir")
     torch.set_num_threads(1)
-    arms = QUICK_ARMS if args.quick else tuple(ARMS)
+    wanted = {*QUICK_ARMS, *args.arms} if args.arms else set(QUICK_ARMS if args.quick else ARMS)
+    arms = tuple(arm for arm in ARMS if arm in wanted)
     num_seeds, num_problems = (1, args.num_problems or 60) if args.quick else (args.seeds, args.num_problems)
     seeds, loaded, console = {}, [], Console(stderr=True, highlight=False)
     try:
@@ -374,12 +383,13 @@ def main() -> None:
             if isinstance(run_dir, int):
                 console.print(f"training seed {run_dir}")
                 run_dir = train(run_dir, args.out / f"run-{run_dir}", flags)
-            seed = open_seed(run_dir, args.out, args.num_samples, num_problems)
+            seed = open_seed(run_dir, args.out, args.num_samples, args.temperature, num_problems)
             loaded.append(seed)
             seeds[seed.name] = run_seed(seed, arms, args.num_inputs, console.print)
     except InputError as error:
         parser.exit(2, f"critic_sampling: {error}\n")
-    figures = report(seeds, loaded, {"num_samples": args.num_samples, "num_inputs": args.num_inputs})
+    settings = {"num_samples": args.num_samples, "num_inputs": args.num_inputs, "temperature": args.temperature}
+    figures = report(seeds, loaded, settings)
     show(figures)
     records.write_json(args.json, figures)
 

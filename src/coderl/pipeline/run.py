@@ -352,15 +352,24 @@ def _evaluate(config: RunConfig, folder: Path, splits: Splits, model: Path | str
 def _critic_sampling(
     config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, actor: Path | str, reporter: Reporter
 ) -> None:
-    """Train the binary critic and the repair model on what the rounds drew, and search the test problems with them."""
+    """Train the binary critic and the repair model on training problems, and search the test problems with them.
+
+    The repair model begins as the actor whose failures it mends.
+    """
     assert config.critic_sampling is not None
     pools = [(f / "sample", f / "execute") for f in sorted(run_dir.glob("round-*"))]
+    if config.search_pool:
+        pool = (run_dir / "search-pool" / "sample", run_dir / "search-pool" / "execute")
+        stages.sample(pool[0], actor=actor, problems=bare(splits.tested), config=config.search_pool,
+                      prompt=config.prompt, seed=config.seed + 3000, greedy=False, reporter=reporter)  # fmt: skip
+        stages.execute(pool[1], programs=pool[0], problems=splits.tested, config=config.execution, reporter=reporter)
+        pools.append(pool)
     learning.train_critic(run_dir / "binary-critic", init=warm, pools=pools, problems=splits.tested,
                           config=config.binary_critic, num_outcomes=2, prompt=config.prompt,
                           reporter=reporter)  # fmt: skip
     repair_model = None
     if config.repair:
-        learning.train_repair(run_dir / "repair", actor=warm, pools=pools, problems=splits.train, config=config.repair,
+        learning.train_repair(run_dir / "repair", actor=actor, pools=pools, problems=splits.train, config=config.repair,
                               prompt=config.prompt, seed=config.seed, reporter=reporter)  # fmt: skip
         repair_model = run_dir / "repair" / "model"
     settings = config.evaluation
