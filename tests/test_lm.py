@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from coderl import lm
 from coderl.lm import LanguageModel, keep_first_layers, tiny_llama, tiny_t5, train_tokenizer
 from coderl.types import InputError
 
@@ -297,3 +298,12 @@ def test_a_model_cut_to_its_first_layer_is_the_same_model_after_a_save(make, tok
     torch.testing.assert_close(again.states(batch), model.eval().states(batch), rtol=0, atol=0)
     with pytest.raises(InputError, match="num_layers 2: expected 1 to 1"):
         keep_first_layers(model, 2)
+
+
+def test_a_process_uses_the_processor_or_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert lm.best_device() == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert lm.best_device() == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert lm.best_device() == "cuda:3"

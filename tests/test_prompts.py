@@ -244,7 +244,7 @@ def test_only_the_statement_gives_way(max_tokens, text):
 def test_a_long_program_stays_whole_where_it_may_take_more():
     """2 + 3 + 7 + 11 characters and an end: 24 tokens, of a budget of 10 and 14 for the program."""
     assert decode(fit(PARTS, encode, 10, extra_tokens=14)) == "Q:|P:program|E:error|A:"
-    with pytest.raises(InputError, match="max_tokens=10 and 13 for the program cannot hold .* which take 24"):
+    with pytest.raises(InputError, match=r"max_tokens=10 and 13 for the program cannot hold .* which take 24"):
         fit(PARTS, encode, 10, extra_tokens=13)
 
 

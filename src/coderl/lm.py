@@ -6,6 +6,7 @@ families come from the Auto classes of `transformers`, and no modelling code is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,8 +103,8 @@ class LanguageModel(nn.Module):
     # ------------------------------------------------------------------------------------------------ files
 
     @classmethod
-    def load(cls, path_or_name: str | Path, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
-        """Return the model in a folder (or of a hub name); its config decides the family.
+    def load(cls, path_or_name: str | Path, *, dtype: str = "float32", device: str | None = None) -> LanguageModel:
+        """Return the model in a folder (or of a hub name), on `best_device` by default; its config decides the family.
 
         Raises:
             InputError: no such folder or name, a folder that holds no such model, an unknown `dtype`, or a tokenizer
@@ -128,7 +129,7 @@ class LanguageModel(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
-            model = cls(backbone, tokenizer).to(device).eval()
+            model = cls(backbone, tokenizer).to(device or best_device()).eval()
             model.source = str(Path(name).resolve()) if Path(name).exists() else name
             return model
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -294,6 +295,11 @@ class LanguageModel(nn.Module):
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
         }
+
+
+def best_device() -> str:
+    """Return this process's GPU where there is one, else the processor."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def pad_rows(

@@ -250,5 +250,3 @@ def fit(parts: PromptParts, encode: Callable[[str], list[int]], max_tokens: int,
         else:
             high = middle - 1
     return best
-
-

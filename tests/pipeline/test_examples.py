@@ -153,7 +153,8 @@ def pool_of(folder, drawn):
     """Write (problem, code, outcome) as a round's tables."""
     programs = [Program(problem, i, code, ProgramKind.SAMPLE, (1,)) for i, (problem, code, _) in enumerate(drawn)]
     verdicts = [
-        Verdict.of(one, ExecutionResult(outcome, None, "")) for one, (_, _, outcome) in zip(programs, drawn, strict=True)
+        Verdict.of(one, ExecutionResult(outcome, None, ""))
+        for one, (_, _, outcome) in zip(programs, drawn, strict=True)
     ]
     records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
     records.PartedTable(folder / "execute" / "verdicts", Verdict).write(0, verdicts)

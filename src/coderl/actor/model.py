@@ -13,7 +13,7 @@ from coderl import prompts
 from coderl.actor import sampling
 from coderl.actor.sampling import SamplingConfig
 from coderl.lm import LanguageModel
-from coderl.types import ExecutionResult, InputError, Problem, Program, ProgramKind
+from coderl.types import ExecutionResult, Problem, Program, ProgramKind
 
 
 class PromptConfig(BaseModel):

@@ -162,7 +162,7 @@ class Critic(nn.Module):
             write_json(temporary / CRITIC_FILE, facts)
 
     @classmethod
-    def load(cls, folder: str | Path, *, dtype: str = "float32", device: str = "cpu") -> Critic:
+    def load(cls, folder: str | Path, *, dtype: str = "float32", device: str | None = None) -> Critic:
         """Return the critic that `save` wrote to `folder`.
 
         Raises:

@@ -228,8 +228,8 @@ class RunConfig(Config):
     returns: ReturnsConfig = ReturnsConfig()
     actor_training: ActorTrainingConfig = ActorTrainingConfig()
     search_pool: SampleConfig | None = None
-    """Programs that the run's actor draws for training problems, for binary critic and repair model to learn from beside
-    those of the rounds; None: from the rounds alone."""
+    """Programs that the run's actor draws for training problems: what binary critic and repair model learn from beside
+    those of the rounds. None: from the rounds alone."""
     repair: RepairConfig | None = RepairConfig()
     critic_sampling: CriticSamplingConfig | None = CriticSamplingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

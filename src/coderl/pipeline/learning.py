@@ -114,8 +114,8 @@ def train_repair(
 ) -> None:  # fmt: skip
     """Write the repair model: from a failed sample and its outcome to the nearest program that is right (Eq. 13).
 
-    `pools` are (sample stage, execute stage) folders. Where no failed sample has such a program, the model is the actor,
-    unchanged, and the facts say so.
+    `pools` are (sample stage, execute stage) folders. Where no failed sample has such a program, the model is the
+    actor, unchanged, and the facts say so.
     """
 
     def work(folder: Path) -> dict[str, Any]:
