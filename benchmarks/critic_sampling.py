@@ -48,21 +48,25 @@ NUM_POINTS = 12
 """Of an anytime curve."""
 DEMO = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
 
+BOTH = {"num_repair_rounds": 1, "num_refine_rounds": 1}
+REPAIR = {"num_repair_rounds": 1, "num_refine_rounds": 0}
 ARMS: dict[str, dict[str, Any]] = {
-    "refine": {"num_repair_rounds": 0},
-    "repair M=1": {"num_refine_rounds": 0},
-    "repair M=4": {"num_refine_rounds": 0, "num_repair_candidates": 4},
-    "refine, repair M=1": {},
-    "refine, repair M=2": {"num_repair_candidates": 2},
-    "refine, repair M=4": {"num_repair_candidates": 4},
-    "random prefix": {"prefix": "random"},
-    "empty prefix": {"prefix": "empty"},
-    "random critic": {"prefix": "random", "repair_order": "random"},
+    "repair M=1": REPAIR,
+    "repair M=2": {**REPAIR, "num_repair_candidates": 2},
+    "repair M=4": {**REPAIR, "num_repair_candidates": 4},
+    "repair, random critic": {**REPAIR, "repair_order": "random"},
+    "refine": {"num_repair_rounds": 0, "num_refine_rounds": 1},
+    "refine, repair M=1": BOTH,
+    "refine, repair M=2": {**BOTH, "num_repair_candidates": 2},
+    "refine, repair M=4": {**BOTH, "num_repair_candidates": 4},
+    "random prefix": {**BOTH, "prefix": "random"},
+    "empty prefix": {**BOTH, "prefix": "empty"},
+    "random critic": {**BOTH, "prefix": "random", "repair_order": "random"},
 }
 """What each arm changes; a random critic also ranks at random. All keep every program and add N where no round is
-possible."""
-FULL, RANDOM, PLAIN = "refine, repair M=1", "random critic", "plain"
-QUICK_ARMS = ("refine", FULL, RANDOM)
+possible. The first is the default; those with `refine, repair` are rows of the paper's Table 4."""
+FULL, RANDOM, PAPER, PLAIN = "repair M=1", "repair, random critic", "refine, repair M=1", "plain"
+QUICK_ARMS = (FULL, RANDOM)
 
 PASS, ONE, ONE_RANKED, FIVE, FIVE_RANKED = METRICS
 CONTRASTS: dict[str, tuple[str, str, str, str]] = {
@@ -74,17 +78,20 @@ CONTRASTS: dict[str, tuple[str, str, str, str]] = {
     "ranking_gain": (FULL, ONE_RANKED, FULL, ONE),
     "ranking_gain_plain": (PLAIN, ONE_RANKED, PLAIN, ONE),
     "random_critic_pass_gain": (FULL, PASS, RANDOM, PASS),
-    "random_prefix_pass_gain": (FULL, PASS, "random prefix", PASS),
-    "random_prefix_one_gain": (FULL, ONE, "random prefix", ONE),
-    "empty_prefix_pass_gain": (FULL, PASS, "empty prefix", PASS),
-    "refine_pass_gain": ("refine", PASS, PLAIN, PASS),
-    "repair_pass_gain": (FULL, PASS, "refine", PASS),
-    "repair_alone_pass_gain": ("repair M=1", PASS, PLAIN, PASS),
-    "repair_alone_one_gain": ("repair M=1", ONE, PLAIN, ONE),
-    "repair_m4_alone_pass_gain": ("repair M=4", PASS, PLAIN, PASS),
-    "repair_m4_alone_one_gain": ("repair M=4", ONE, PLAIN, ONE),
-    "repair_m2_pass_gain": ("refine, repair M=2", PASS, FULL, PASS),
-    "repair_m4_pass_gain": ("refine, repair M=4", PASS, FULL, PASS),
+    "repair_m2_pass_gain": ("repair M=2", PASS, FULL, PASS),
+    "repair_m4_pass_gain": ("repair M=4", PASS, FULL, PASS),
+    "repair_m2_one_gain": ("repair M=2", ONE, FULL, ONE),
+    "repair_m4_one_gain": ("repair M=4", ONE, FULL, ONE),
+    "refine_alone_pass_gain": ("refine", PASS, PLAIN, PASS),
+    "refine_alone_one_gain": ("refine", ONE, PLAIN, ONE),
+    "refine_too_pass_gain": (PAPER, PASS, FULL, PASS),
+    "refine_too_one_gain": (PAPER, ONE, FULL, ONE),
+    "random_prefix_pass_gain": (PAPER, PASS, "random prefix", PASS),
+    "random_prefix_one_gain": (PAPER, ONE, "random prefix", ONE),
+    "empty_prefix_pass_gain": (PAPER, PASS, "empty prefix", PASS),
+    "paper_one_at_k_gain": (PAPER, ONE_RANKED, PLAIN, ONE),
+    "paper_pass_at_k_gain": (PAPER, PASS, PLAIN, PASS),
+    "paper_random_critic_gain": (PAPER, ONE_RANKED, "random critic", ONE),
 }
 """Name -> (arm, metric, other arm, other metric): the first minus the second, at equal tokens."""
 
