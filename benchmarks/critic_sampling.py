@@ -304,15 +304,18 @@ def _mean_curve(found: Sequence[list[tuple[float, float]]]) -> list[float]:
     return [statistics.fmean(value for _, value in points) for points in zip(*found, strict=True)]
 
 
-def mean_contributions(seeds: dict[str, dict[str, Attempts]]) -> dict[str, float]:
-    """Return the contributions of refine and repair, summed (counts) or averaged (shares) over seeds."""
-    found = [anytime.contributions(arms[FULL]) for arms in seeds.values()]
-    return {
-        name: sum(f[name] for f in found)
-        if isinstance(found[0][name], int)
-        else statistics.fmean(f[name] for f in found)
-        for name in found[0]
-    }
+def mean_contributions(seeds: dict[str, dict[str, Attempts]]) -> dict[str, dict[str, float]]:
+    """Return what refine and repair contributed to a search's arms, summed (counts) or averaged (shares) over seeds."""
+    means = {}
+    for arm in (FULL, PAPER):
+        found = [anytime.contributions(arms[arm]) for arms in seeds.values() if arm in arms]
+        means[arm] = {
+            name: sum(f[name] for f in found)
+            if isinstance(found[0][name], int)
+            else statistics.fmean(f[name] for f in found)
+            for name in (found[0] if found else ())
+        }
+    return means
 
 
 def report(seeds: dict[str, dict[str, Attempts]], loaded: Sequence[Seed], settings: dict[str, Any]) -> dict[str, Any]:
