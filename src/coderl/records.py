@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -301,22 +301,58 @@ def grouped(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield group
 
 
-def read_table(path: Path, row_type: type[Row], *, batch_size: int = 4096) -> Iterator[Row]:
+def read_table(
+    path: Path, row_type: type[Row], *, without: Collection[str] = (), batch_size: int = 4096
+) -> Iterator[Row]:
     """Yield the rows of a Parquet file, or of every part of a folder of parts, in order, streaming.
 
+    The columns of the fields `without` are not read; these keep their defaults.
+
     Raises:
-        InputError: nothing is there, it is not Parquet, or its columns are not those of `row_type`.
+        InputError: see `read_columns`.
     """
     hints = typing.get_type_hints(row_type)
-    converters = {f.name: _from_arrow(hints[f.name]) for f in dataclasses.fields(row_type)}  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(row_type) if f.name not in without]  # type: ignore[arg-type]
+    converters = {name: _from_arrow(hints[name]) for name in names}
+    for batch in read_columns(path, row_type, names, batch_size=batch_size):
+        for record in batch.to_pylist():
+            try:
+                row = row_type(**{name: convert(record[name]) for name, convert in converters.items()})
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{path}: not a row of a {row_type.__name__} table ({error})") from None
+            yield row
+
+
+def read_columns(
+    path: Path, row_type: type, names: Sequence[str], *, batch_size: int = 1 << 16
+) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of a table of `row_type`, streaming: only these are read and nothing becomes a Python object.
+
+    Raises:
+        InputError: nothing is there, it is not Parquet, is cut off, or its columns are not those of `row_type`.
+    """
+    hints = typing.get_type_hints(row_type)
+    schema = pa.schema([(name, _arrow_type(hints[name])) for name in names])
+    required = [name for name in names if type(None) not in typing.get_args(hints[name])]
     for part in parts_of(path):
         file = _open_table(part)
-        missing = converters.keys() - set(file.schema_arrow.names)
+        missing = set(names) - set(file.schema_arrow.names)
         if missing:
             raise InputError(f"{part}: lacks the columns {sorted(missing)} of a {row_type.__name__} table")
-        for batch in file.iter_batches(batch_size=batch_size, columns=list(converters)):
-            for record in batch.to_pylist():
-                yield row_type(**{name: convert(record[name]) for name, convert in converters.items()})
+        batches = file.iter_batches(batch_size=batch_size, columns=list(names))
+        while True:
+            try:
+                batch = next(batches, None)
+                batch = None if batch is None else batch.select(names).cast(schema)
+            except (pa.ArrowException, OSError) as error:
+                reason = " ".join(str(error).split())
+                raise InputError(f"{part}: cannot be read as a {row_type.__name__} table ({reason})") from None
+            if batch is None:
+                break
+            for name in required:
+                if batch[name].null_count:
+                    raise InputError(f"{part}: a row of a {row_type.__name__} table lacks its {name}")
+            yield batch
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from coderl.evaluation.pass_at_k import (
     ProblemCounts,
     average,
-    count,
     n_at_k,
     paired_bootstrap,
     pass_at_k,
@@ -19,7 +18,6 @@ from coderl.evaluation.pass_at_k import (
     summarise,
     with_ranked,
 )
-from coderl.types import Outcome
 
 
 def test_pass_at_k_by_hand():
@@ -211,15 +209,6 @@ def test_summary_of_no_problem_is_empty_not_a_crash():
     assert summarise([], [1]).scores["pass@1"]["all"].num_problems == 0
 
 
-def test_count_masks_programs_the_sandbox_failed_on():
-    """Of four outcomes one is missing; of the three left two pass the examples, one of these the hidden tests."""
-    passed, failed = Outcome.PASSED_TEST, Outcome.FAILED_TEST
-    counts = count("a", "easy", [passed, failed, None, failed], example_outcomes=[passed, passed, passed, None])
-    assert (counts.num_samples, counts.num_correct, counts.num_masked) == (3, 1, 1)
-    assert (counts.num_passing_examples, counts.num_correct_passing_examples) == (2, 1)
-    assert count("a", "easy", [None], is_tested=False).num_masked == 0
-
-
 def test_paired_bootstrap_of_a_constant_difference_has_no_width():
     a, b = {"x": 0.5, "y": 0.9}, {"x": 0.25, "y": 0.65}
     interval = paired_bootstrap(a, b, seed=0, num_resamples=100)
@@ -254,7 +243,7 @@ def test_ranked_n_at_k_submits_the_best_and_names_its_fallback():
 
     1@2: a 0, b 0, c 0. 2@2: a 1; b 0, as what fails the examples is not submitted, or 1 where it may be.
     """
-    counts = [count(p, d, [Outcome.PASSED_TEST]) for p, d in (("a", "x"), ("b", "y"), ("c", "y"))]
+    counts = [ProblemCounts(p, d, 1, 1) for p, d in (("a", "x"), ("b", "y"), ("c", "y"))]
     summary, difficulties = summarise(counts, [1]), {"a": "x", "b": "y", "c": "y"}
     rankings = {"a": [(True, False), (True, True)], "b": [(False, True), (False, False)]}
     one = with_ranked(summary, rankings, difficulties, 1, 2)

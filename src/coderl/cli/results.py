@@ -15,7 +15,6 @@ from coderl.cli.apps import app
 from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
 from coderl.pipeline import summary
 from coderl.pipeline.ranking import rankings
-from coderl.pipeline.tables import programs_of, verdicts_of
 
 
 @app.command
@@ -53,14 +52,11 @@ def evaluate(
         json_file: Also write the scores here.
     """
     loaded = data.load(problems, split=split, limit=limit)
-    example_outcomes = {i: v.outcome for i, v in verdicts_of(examples).items()} if examples else None
-    counts = summary.problem_counts(
-        programs_of(programs), verdicts_of(verdicts), loaded, example_outcomes=example_outcomes
-    )
-    pairs = [(n, each) for each in k] if example_outcomes is not None else []
+    counts = summary.problem_counts(programs, verdicts, loaded, examples=examples)
+    pairs = [(n, each) for each in k] if examples is not None else []
     found = summarise(counts, list(k), pairs, fallback=fallback)
     if ranking is not None:
-        order = rankings(ranking, verdicts_of(verdicts))
+        order = rankings(ranking, verdicts, [p.problem.problem_id for p in loaded])
         difficulties = {p.problem.problem_id: p.problem.difficulty for p in loaded}
         for each in k:
             found = with_ranked(found, order, difficulties, n, each, fallback=fallback)

@@ -14,8 +14,6 @@ from typing import Literal
 
 import numpy as np
 
-from coderl.types import Outcome
-
 ALL = "all"
 Fallback = Literal["zero", "draw_from_all"]
 
@@ -135,31 +133,6 @@ class ProblemCounts:
     """Samples without a verdict, because the sandbox failed on them."""
     is_tested: bool = True
     """False for a problem without hidden tests: it has no verdicts, and counts 0."""
-
-
-def count(
-    problem_id: str,
-    difficulty: str,
-    outcomes: Sequence[Outcome | None],
-    *,
-    example_outcomes: Sequence[Outcome | None] | None = None,
-    is_tested: bool = True,
-) -> ProblemCounts:
-    """Return the counts of one problem from the outcome of each of its samples, None where the sandbox failed."""
-    passed = Outcome.PASSED_TEST
-    examples = example_outcomes if example_outcomes is not None else [None] * len(outcomes)
-    judged = [(u, e) for u, e in zip(outcomes, examples, strict=True) if u is not None and is_tested]
-    on_examples = [u for u, e in judged if e is passed]
-    return ProblemCounts(
-        problem_id=problem_id,
-        difficulty=difficulty,
-        num_samples=len(judged),
-        num_correct=sum(u is passed for u, _ in judged),
-        num_passing_examples=None if example_outcomes is None else len(on_examples),
-        num_correct_passing_examples=None if example_outcomes is None else sum(u is passed for u in on_examples),
-        num_masked=sum(u is None for u in outcomes) if is_tested else 0,
-        is_tested=is_tested,
-    )
 
 
 @dataclass(frozen=True, slots=True)
