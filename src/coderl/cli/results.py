@@ -51,13 +51,13 @@ def evaluate(
         against: `paper`: also print the paper's figures by the same metrics (APPS and MBPP).
         json_file: Also write the scores here.
     """
-    loaded = data.load(problems, split=split, limit=limit)
-    counts = summary.problem_counts(programs, verdicts, loaded, examples=examples)
+    asked = data.read(problems, split=split, limit=limit)
+    counts = summary.problem_counts(programs, verdicts, asked, examples=examples)
     pairs = [(n, each) for each in k] if examples is not None else []
     found = summarise(counts, list(k), pairs, fallback=fallback)
     if ranking is not None:
-        order = rankings(ranking, verdicts, [p.problem.problem_id for p in loaded])
-        difficulties = {p.problem.problem_id: p.problem.difficulty for p in loaded}
+        difficulties = {c.problem_id: c.difficulty for c in counts}
+        order = rankings(ranking, verdicts, list(difficulties))
         for each in k:
             found = with_ranked(found, order, difficulties, n, each, fallback=fallback)
     Console().print(_score_table(found))

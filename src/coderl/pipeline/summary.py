@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ DRAWN = frozenset(ProgramKind) - {ProgramKind.BASELINE}
 def problem_counts(
     programs: Path,
     verdicts: Path,
-    problems: Sequence[LabelledProblem],
+    problems: Iterable[LabelledProblem],
     *,
     kinds: Collection[ProgramKind] = DRAWN,
     examples: Path | None = None,
@@ -42,7 +42,7 @@ def problem_counts(
     Args:
         programs: the folder of a stage that wrote programs.
         verdicts: the folder of its `execute` stage.
-        problems: in the order of the counts.
+        problems: in the order of the counts; taken one by one, so that their tests need not be held.
         kinds: of the programs that count.
         examples: the folder that says what the example tests make of them: an `execute` stage's or a `critic-sample`
             stage's; None where they were not run.
@@ -50,7 +50,8 @@ def problem_counts(
     Raises:
         InputError: a table is missing, cut off or of other rows.
     """
-    ids = [p.problem.problem_id for p in problems]
+    asked = [(p.problem.problem_id, p.problem.difficulty, bool(p.hidden_tests)) for p in problems]
+    ids = [problem_id for problem_id, _, _ in asked]
     drawn = numbered(programs / "programs", Program, ids).of_kinds(kinds)
     outcomes = numbered(verdicts / "verdicts", Verdict, ids, outcome="outcome").looked_up(drawn.numbers)
     is_judged, is_right = outcomes >= 0, outcomes == Outcome.PASSED_TEST
@@ -67,8 +68,8 @@ def problem_counts(
     passing_right = number(passes & is_right) if passes is not None else None
     return [
         ProblemCounts(
-            problem_id=labelled.problem.problem_id,
-            difficulty=labelled.problem.difficulty,
+            problem_id=problem_id,
+            difficulty=difficulty,
             num_samples=judged[at] if is_tested else 0,
             num_correct=right[at] if is_tested else 0,
             num_passing_examples=None if passing is None else passing[at] if is_tested else 0,
@@ -76,8 +77,7 @@ def problem_counts(
             num_masked=masked[at] if is_tested else 0,
             is_tested=is_tested,
         )
-        for at, labelled in enumerate(problems)
-        for is_tested in [bool(labelled.hidden_tests)]
+        for at, (problem_id, difficulty, is_tested) in enumerate(asked)
     ]
 
 
