@@ -6,7 +6,8 @@ families come from the Auto classes of `transformers`, and no modelling code is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -108,15 +108,20 @@ class LanguageModel(nn.Module):
         try:
             config = AutoConfig.from_pretrained(name)
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            loaded: Any = auto.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)
+            with _silent_transformers():  # its table of unfit weights beside our one line
+                loaded: Any = auto.from_pretrained(
+                    name, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
+                )
             backbone, report = loaded
+            for weight, found, expected in sorted(report["mismatched_keys"])[:1]:
+                raise InputError(f"{weight} is {tuple(found)}, expected {tuple(expected)}")
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
             model = cls(backbone, tokenizer).to(device).eval()
             model.source = str(Path(name).resolve()) if Path(name).exists() else name
             return model
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # the readers of weights, tokenizers and configs raise whatever they like
             raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
 
     def save(self, folder: Path) -> None:
@@ -334,6 +339,16 @@ def _refuse_no_model(path_or_name: str | Path) -> None:
     is_hub_name = isinstance(path_or_name, str) and len(folder.parts) == 2 and not owner.exists()
     if not is_hub_name or str(owner) in OUR_FOLDERS:
         raise InputError(f"{folder}: no such model folder (and no hub name, which is owner/name)")
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def _first_line(error: Exception) -> str:

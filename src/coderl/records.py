@@ -79,18 +79,36 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 
+MAX_JSON_BYTES = 1 << 29
+"""No JSON file of a single value, and no line of a file of many, is read that is longer: 512 MiB."""
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in `path`.
 
     Raises:
-        InputError: the file is missing, is not UTF-8 or is not JSON.
+        InputError: the file is missing, too long, is not UTF-8 or is not JSON.
     """
     try:
+        refuse_long(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError
         raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def refuse_long(path: Path) -> None:
+    """Refuse a JSON file that would fill the memory.
+
+    Raises:
+        InputError: it is longer than `MAX_JSON_BYTES`.
+        OSError: it is not there.
+    """
+    if (size := path.stat().st_size) > MAX_JSON_BYTES:
+        raise InputError(f"{path}: {size:,} bytes of JSON, at most {MAX_JSON_BYTES:,} are read")
 
 
 # ------------------------------------------------------------------------------------------------------------ hashes
@@ -429,7 +447,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             if number < len(lines):
                 raise InputError(f"{path}:{number}: not valid JSON") from None
     return records

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +15,7 @@ from coderl.cli.apps import app
 from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
 from coderl.pipeline import summary
 from coderl.pipeline.ranking import rankings
+from coderl.types import InputError
 
 
 @app.command
@@ -26,7 +27,10 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     examples: Path | None = None,
-    k: Annotated[tuple[int, ...], Parameter(name=("-k", "--k"))] = (1, 5),
+    k: Annotated[
+        tuple[Annotated[int, Parameter(validator=validators.Number(gte=1))], ...],
+        Parameter(name=("-k", "--k"), consume_multiple=True),
+    ] = (1, 5),
     n: int = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
     ranking: Path | None = None,
@@ -35,7 +39,8 @@ def evaluate(
 ) -> None:
     """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with standard errors.
 
-        coderl evaluate --programs runs/x/sample --verdicts runs/x/execute --problems data/mbpp/mbpp.jsonl -k 1 -k 5
+        coderl evaluate --programs runs/x/sample --verdicts runs/x/execute --problems data/mbpp/mbpp.jsonl -k 1 5
+        coderl evaluate ... --split test -k 80 1000 --against paper
 
     Args:
         programs: The folder of a `sample` or `critic-sample` stage.
@@ -44,7 +49,7 @@ def evaluate(
         split: Only this split of the problems.
         limit: Only the first so many problems.
         examples: The folder of its `execute --tests example` stage.
-        k: How many samples; may be given more than once.
+        k: How many samples, one or more numbers; none may be more than a problem has.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
         ranking: The folder of its `rank` stage: also print n@k of the best ranked, in place of any that pass.
@@ -53,6 +58,9 @@ def evaluate(
     """
     asked = data.read(problems, split=split, limit=limit)
     counts = summary.problem_counts(programs, verdicts, asked, examples=examples)
+    most = max(c.num_samples for c in counts)
+    if max(k) > most > 0:
+        raise InputError(f"k={max(k)}: no problem has more than {most} programs with a verdict; draw more, or lower -k")
     pairs = [(n, each) for each in k] if examples is not None else []
     found = summarise(counts, list(k), pairs, fallback=fallback)
     if ranking is not None:

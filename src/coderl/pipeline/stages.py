@@ -383,7 +383,7 @@ def extract_examples(source: Path, *, rules: Literal["default", "legacy"], write
     The original writes `null` where it finds none; so does this.
 
     Raises:
-        InputError: there is no problem folder.
+        InputError: there is no problem folder, or one is a link out of `source`.
     """
     folders = (
         [source] if (source / "question.txt").is_file() else sorted(p.parent for p in source.glob("*/question.txt"))
@@ -391,6 +391,8 @@ def extract_examples(source: Path, *, rules: Literal["default", "legacy"], write
     if not folders:
         raise InputError(f"{source}: no problem folder with a question.txt")
     for folder in folders:
+        if folder != source:
+            apps.refuse_leaving(folder, source)
         problem = apps.read_folder(folder).problem
         if rules == "legacy":
             found = extract_legacy(problem.description)

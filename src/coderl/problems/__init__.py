@@ -69,12 +69,18 @@ def _read(
         problem_id = labelled.problem.problem_id
         if problem_id in seen:
             raise InputError(f"{source}: problem '{problem_id}' stands twice; name one split")
-        if not problem_id or problem_id in (".", "..") or re.search(r"[/\\\0]", problem_id):
-            raise InputError(f"{source}: problem id {problem_id!r} cannot name a file")
+        if not _can_name_a_file(problem_id):
+            raise InputError(f"{source}: problem id {problem_id[:80]!r} cannot name a file")
         seen.add(problem_id)
         yield labelled
     if not seen and limit != 0:
         raise InputError(f"{source}: no problems" + (f" in the split '{split}'" if split else ""))
+
+
+def _can_name_a_file(problem_id: str) -> bool:
+    """True for a printable text of at most 200 bytes without a separator: stages and the original write such files."""
+    is_short = problem_id.isprintable() and 0 < len(problem_id.encode()) <= 200
+    return is_short and problem_id not in (".", "..") and not re.search(r"[/\\]", problem_id)
 
 
 @dataclass(frozen=True)
