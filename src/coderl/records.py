@@ -182,7 +182,10 @@ class Stage:
         request = json.loads(json.dumps({"config": config, "inputs": inputs or {}}, default=str))
         for name in (MANIFEST, STARTED):
             if (path / name).exists():
-                _refuse_stale(path, read_json(path / name), request)
+                found = read_json(path / name)
+                if not isinstance(found, dict) or (name == MANIFEST and not isinstance(found.get("outputs"), dict)):
+                    raise InputError(f"{path / name}: not what a stage writes; delete the folder to redo it")
+                _refuse_stale(path, found, request)
                 return cls(path, request)
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / STARTED, request)

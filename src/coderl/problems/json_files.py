@@ -15,7 +15,6 @@ from typing import Any
 from coderl import records
 from coderl.types import InputError
 
-
 _MAX_DIGITS = 500_000
 """Of an integer. Reading one takes time with the square of its length: a second for these, a day for a hostile file."""
 
