@@ -17,6 +17,8 @@ from coderl.pipeline import summary
 from coderl.pipeline.ranking import rankings
 from coderl.types import InputError
 
+Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+
 
 @app.command
 def evaluate(
@@ -27,11 +29,8 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     examples: Path | None = None,
-    k: Annotated[
-        tuple[Annotated[int, Parameter(validator=validators.Number(gte=1))], ...],
-        Parameter(name=("-k", "--k"), consume_multiple=True),
-    ] = (1, 5),
-    n: int = 1,
+    k: Annotated[tuple[Positive, ...], Parameter(name=("-k", "--k"), consume_multiple=True)] = (1, 5),
+    n: Positive = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
     ranking: Path | None = None,
     against: Literal["paper"] | None = None,
@@ -58,7 +57,7 @@ def evaluate(
     """
     asked = data.read(problems, split=split, limit=limit)
     counts = summary.problem_counts(programs, verdicts, asked, examples=examples)
-    most = max(c.num_samples for c in counts)
+    most = max((c.num_samples for c in counts), default=0)
     if max(k) > most > 0:
         raise InputError(f"k={max(k)}: no problem has more than {most} programs with a verdict; draw more, or lower -k")
     pairs = [(n, each) for each in k] if examples is not None else []

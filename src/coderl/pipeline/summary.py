@@ -91,7 +91,7 @@ def evaluation(
     folder: Path, problems: Sequence[LabelledProblem], ks: Sequence[int], *, greedy: bool = False
 ) -> Summary:
     """Return the scores of the programs under `folder` (its `sample` and `execute` stages)."""
-    examples = None if greedy else next((e for e in (folder / "examples",) if e.exists()), None)
+    examples = folder / "examples" if (folder / "examples").exists() and not greedy else None
     kinds = {ProgramKind.BASELINE} if greedy else DRAWN
     counts = problem_counts(folder / "sample", folder / "execute", problems, kinds=kinds, examples=examples)
     return _summarised(counts, ks, with_examples=examples is not None)
