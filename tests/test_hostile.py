@@ -267,6 +267,7 @@ def _no_merges(folder: Path) -> None:
         (_cut_pickle, "cannot be loaded"),
         (lambda f: _set(f / "config.json", d_model="wide"), "d_model"),
         (lambda f: _set(f / "config.json", d_model=16), "expected (8, 16)"),
+        (lambda f: _set(f / "config.json", num_layers=10**7), "num_layers = 10000000, at most 1000"),
         (lambda f: _set(f / "config.json", model_type="nosuch"), "nosuch"),
         (lambda f: (f / "config.json").write_text(DEEP), "recursion"),
         (lambda f: (f / "config.json").write_text("{"), "config.json"),
@@ -275,8 +276,8 @@ def _no_merges(folder: Path) -> None:
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
         (lambda f: (f / "tokenizer_config.json").write_text("[1]"), "cannot be loaded"),
     ],
-    ids=["cut", "empty", "shape", "lacking", "pickle", "zip", "cut-pickle", "type", "width", "family", "deep", "half",
-         "merges", "tokenizer-deep", "no-tokenizer", "tokenizer-list"],
+    ids=["cut", "empty", "shape", "lacking", "pickle", "zip", "cut-pickle", "type", "width", "depth", "family", "deep",
+         "half", "merges", "tokenizer-deep", "no-tokenizer", "tokenizer-list"],
 )  # fmt: skip
 def test_a_spoilt_model_is_not_sampled_from(
     spoil: Callable[[Path], Any], said: str, tiny: Path, problems: Path, tmp_path: Path, refused: Refused

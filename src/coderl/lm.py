@@ -107,6 +107,9 @@ class LanguageModel(nn.Module):
         _refuse_no_model(path_or_name)
         try:
             config = AutoConfig.from_pretrained(name)
+            for depth in ("num_layers", "num_decoder_layers", "num_hidden_layers"):
+                if (getattr(config, depth, None) or 0) > _MAX_LAYERS:
+                    raise InputError(f"{depth} = {getattr(config, depth)}, at most {_MAX_LAYERS}")
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             with _silent_transformers():  # its table of unfit weights beside our one line
                 loaded: Any = auto.from_pretrained(
@@ -339,6 +342,10 @@ def _refuse_no_model(path_or_name: str | Path) -> None:
     is_hub_name = isinstance(path_or_name, str) and len(folder.parts) == 2 and not owner.exists()
     if not is_hub_name or str(owner) in OUR_FOLDERS:
         raise InputError(f"{folder}: no such model folder (and no hub name, which is owner/name)")
+
+
+_MAX_LAYERS = 1000
+"""Far more than any model has: a hostile configuration would build layers until memory ends."""
 
 
 @contextmanager
