@@ -40,7 +40,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         InputError: there is none.
     """
     folder = Path(folder)
-    if any(folder.glob("*merges.txt")) and not (folder / "tokenizer.json").exists():
+    published = [file for pattern in ("*vocab.json", "*merges.txt") for file in folder.glob(pattern)]
+    if published and not (folder / "tokenizer.json").exists():
         return load_codet5_tokenizer(folder)
     try:
         if not folder.is_dir():

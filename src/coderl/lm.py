@@ -7,7 +7,8 @@ families come from the Auto classes of `transformers`, and no modelling code is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -123,16 +123,24 @@ class LanguageModel(nn.Module):
         _refuse_no_model(path_or_name)
         try:
             config = AutoConfig.from_pretrained(name)
+            for depth in ("num_layers", "num_decoder_layers", "num_hidden_layers"):
+                if (getattr(config, depth, None) or 0) > _MAX_LAYERS:
+                    raise InputError(f"{depth} = {getattr(config, depth)}, at most {_MAX_LAYERS}")
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            loaded: Any = auto.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)
+            with _silent_transformers():  # its table of unfit weights beside our one line
+                loaded: Any = auto.from_pretrained(
+                    name, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
+                )
             backbone, report = loaded
+            for weight, found, expected in sorted(report["mismatched_keys"])[:1]:
+                raise InputError(f"{weight} is {tuple(found)}, expected {tuple(expected)}")
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
             model = cls(backbone, tokenizer).to(device or best_device()).eval()
             model.source = str(Path(name).resolve()) if Path(name).exists() else name
             return model
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # the readers of weights, tokenizers and configs raise whatever they like
             raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
 
     def save(self, folder: Path) -> None:
@@ -348,6 +356,20 @@ def _refuse_no_model(path_or_name: str | Path) -> None:
     is_hub_name = isinstance(path_or_name, str) and len(folder.parts) == 2 and not owner.exists()
     if not is_hub_name or str(owner) in OUR_FOLDERS:
         raise InputError(f"{folder}: no such model folder (and no hub name, which is owner/name)")
+
+
+_MAX_LAYERS = 1000
+"""Far more than any model has: a hostile configuration would build layers until memory ends."""
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def _first_line(error: Exception) -> str:

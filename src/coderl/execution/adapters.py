@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,8 @@ def task_id_of(problem_id: str) -> str:
     return f"{_TASK_NAMES[found[1]]}/{found[2]}" if found else problem_id
 
 
-def read_samples(path: Path, problems: Iterable[LabelledProblem]) -> list[Program]:
-    """Return the programs of a samples file (.jsonl or .jsonl.gz), numbered within each problem in order.
+def read_samples(path: Path, problems: Iterable[LabelledProblem]) -> Iterator[Program]:
+    """Yield the programs of a samples file (.jsonl or .jsonl.gz), numbered within each problem in order, streaming.
 
     A line has `task_id` and either `solution` (a whole program, as EvalPlus writes) or `completion`, which continues
     the problem's prompt where that is code (HumanEval) and is a whole program elsewhere.
@@ -108,7 +108,6 @@ def read_samples(path: Path, problems: Iterable[LabelledProblem]) -> list[Progra
     """
     by_id = {labelled.problem.problem_id: labelled for labelled in problems}
     counts: dict[str, int] = {}
-    programs = []
     for where, record in read_records(path):
         name = problem_id_of(text_field(record, "task_id", where))
         labelled = _known(by_id, name, where)
@@ -116,9 +115,8 @@ def read_samples(path: Path, problems: Iterable[LabelledProblem]) -> list[Progra
             code = text_field(record, "solution", where)
         else:
             code = _code_prompt(labelled) + text_field(record, "completion", where)
-        programs.append(Program(name, counts.get(name, 0), code, ProgramKind.SAMPLE))
+        yield Program(name, counts.get(name, 0), code, ProgramKind.SAMPLE)
         counts[name] = counts.get(name, 0) + 1
-    return programs
 
 
 def _code_prompt(labelled: LabelledProblem) -> str:

@@ -245,7 +245,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:  # also of a number of too many digits
         raise InputError(f"{path}: not a TOML recipe ({error})") from None
     for name, value in _flags(overrides):
         _set(settings, name, value)

@@ -6,7 +6,7 @@ Source: salesforce/CodeRL, `generate.py`, `test_one_solution.py` and `datasets/a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ RESULTS = {-2: Outcome.COMPILE_ERROR, -1: Outcome.RUNTIME_ERROR, False: Outcome.
 WORDS = {Outcome.FAILED_TEST: "failed unit tests", Outcome.PASSED_TEST: "passed unit tests"}
 SUBTYPES = {"timeoutexception": "timeout", "memoryerror": "memory_limit"}
 _CHUNK = 256
-"""Problems a part of a table."""
+"""Problems a part of a table, fewer where these have more than `_MAX_PROGRAMS` programs."""
+_MAX_PROGRAMS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def import_files(
         counts = dict.fromkeys((*tables, "problems"), 0)
         examples: list[LabelledProblem] = []
         stream = reporter.track(_read(source, by_number), "reading", unit="problems")
-        for index, group in enumerate(records.grouped(stream, _CHUNK)):
+        for index, group in enumerate(_parts(stream)):
             for name, table in tables.items():
                 rows = [row for found in group for row in getattr(found, name)]
                 if name == "programs" and encode is not None:
@@ -100,6 +101,18 @@ def import_files(
         return {f"num_{name}": number for name, number in counts.items()} | {"num_with_examples": len(examples)}
 
     run_stage(out, reporter, config={"tokens": encode is not None}, inputs=inputs, work=work)
+
+
+def _parts(found: Iterable[Found]) -> Iterator[list[Found]]:
+    """Yield the problems in groups, none of many more programs than memory holds with their tokens."""
+    group: list[Found] = []
+    for each in found:
+        group.append(each)
+        if len(group) == _CHUNK or sum(len(f.programs) for f in group) >= _MAX_PROGRAMS:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def encoder(tokenizer: Path, max_tokens: int) -> Encode:

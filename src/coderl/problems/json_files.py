@@ -12,14 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from coderl import records
 from coderl.types import InputError
+
+_MAX_DIGITS = 500_000
+"""Of an integer. Reading one takes time with the square of its length: a second for these, a day for a hostile file."""
 
 
 @contextmanager
-def _integers_of_any_length() -> Iterator[None]:
-    """Lift the interpreter's limit on decimal digits: tests of APPS hold integers of more than 4300."""
+def _long_integers() -> Iterator[None]:
+    """Raise the interpreter's limit on decimal digits: tests of APPS hold integers of more than 4300."""
     before = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
+    sys.set_int_max_str_digits(_MAX_DIGITS)
     try:
         yield
     finally:
@@ -33,17 +37,19 @@ def parse_json(text: str, where: str) -> Any:
         InputError: it is not JSON; the line names `where`.
     """
     try:
-        with _integers_of_any_length():
+        with _long_integers():
             return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not valid JSON ({error})") from None
+    except ValueError:
+        raise InputError(f"{where}: not usable JSON (an integer of more than {_MAX_DIGITS:,} digits)") from None
     except RecursionError:
         raise InputError(f"{where}: not usable JSON (nested too deeply)") from None
 
 
 def write_json(value: Any) -> str:
     """Return one line of JSON, in ASCII, so that every Python string and integer comes back as it was."""
-    with _integers_of_any_length():
+    with _long_integers():
         return json.dumps(value)
 
 
@@ -51,9 +57,10 @@ def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file (a byte-order mark is dropped, line ends become newlines).
 
     Raises:
-        InputError: the file is missing, unreadable or not UTF-8.
+        InputError: the file is missing, unreadable, too long or not UTF-8.
     """
     try:
+        records.refuse_long(path)
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
@@ -75,7 +82,7 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where it stands, object) for each object of a JSON-lines file, or of a file that is one JSON list.
 
     Raises:
-        InputError: the file is missing, not UTF-8, not gzip though named so, or a line is not a JSON object.
+        InputError: the file is missing, not UTF-8, not gzip though named so, or a line is too long or no JSON object.
     """
     try:
         with _opened(path) as file:
@@ -92,11 +99,16 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _values(path: Path, file: io.TextIOWrapper) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(file, start=1):
+    limit = records.MAX_JSON_BYTES
+    for number, line in enumerate(iter(lambda: file.readline(limit + 1), ""), start=1):
+        is_list = line.lstrip().startswith("[")
+        text = line + file.read(limit + 1 - len(line)) if is_list else line
+        if len(text) > limit:
+            raise InputError(f"{path}:{number}: more than {limit:,} characters of JSON")
         if not line.strip():
             continue
-        if line.lstrip().startswith("["):
-            whole = parse_json("\n" * (number - 1) + line + file.read(), str(path))
+        if is_list:
+            whole = parse_json("\n" * (number - 1) + text, str(path))
             yield from ((f"{path}[{index}]", value) for index, value in enumerate(whole))
             return
         yield f"{path}:{number}", parse_json(line, f"{path}:{number}")
