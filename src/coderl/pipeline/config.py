@@ -75,6 +75,8 @@ class PretrainConfig(Config):
 
     corpus: Path | None = None
     """What `build-corpus` wrote; None: the solutions of the problems."""
+    num_shards: Count | None = None
+    """Only the first so many of the corpus's training shards, each of which is a sample of all its projects."""
     masked_span: OptimConfig | None = None
     next_token: OptimConfig | None = None
     window_tokens: Annotated[int, Field(ge=4)] = 512

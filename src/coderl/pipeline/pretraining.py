@@ -80,7 +80,7 @@ def pretrain(
         model = LanguageModel.load(actor)
         facts: dict[str, Any] = {}
         if config.corpus:
-            facts["packed"] = pack_corpus(folder / PACKED, model, config.corpus, config.window_tokens, reporter)
+            facts["packed"] = pack_corpus(folder / PACKED, model, config, reporter)
             train = partial(_train_on_corpus, model, folder / PACKED, config)
         else:
             texts = [solution for p in problems for solution in p.solutions]
@@ -99,20 +99,18 @@ def pretrain(
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def pack_corpus(
-    folder: Path, model: LanguageModel, corpus: Path, window_tokens: int, reporter: Reporter
-) -> dict[str, Any]:
-    """Write a shard of token windows for each shard of text that has none yet; return how many tokens there are."""
-    jobs = [(split, i, part) for split in ("train", "validation") for i, part in enumerate(_shards(corpus, split))]
-    tables = {split: records.PartedTable(folder / split, Window) for split in ("train", "validation")}
+def pack_corpus(folder: Path, model: LanguageModel, config: PretrainConfig, reporter: Reporter) -> dict[str, int]:
+    """Write a shard of token windows for each shard of text that has none yet; return how many windows there are."""
+    assert config.corpus is not None
+    shards = {"train": _shards(config.corpus, "train")[: config.num_shards]}
+    shards["validation"] = _shards(config.corpus, "validation")
+    jobs = [(split, i, part) for split, parts in shards.items() for i, part in enumerate(parts)]
+    tables = {split: records.PartedTable(folder / split, Window) for split in shards}
     todo = [(split, i, part) for split, i, part in jobs if not tables[split].has(i)]
     for split, i, part in reporter.track(todo, "packing", total=len(jobs), unit="shards", done=len(jobs) - len(todo)):
         files = (model.encode_program(file.text) for file in records.read_table(part, CorpusFile, batch_size=64))
-        tables[split].write(i, pack(files, window_tokens))
-    return {
-        f"num_{split}_windows": sum(records.num_rows(p) for p in records.parts_of(folder / split))
-        for split in sorted({split for split, _, _ in jobs})
-    }
+        tables[split].write(i, pack(files, config.window_tokens))
+    return {f"num_{split}_windows": len(Windows(folder / split)) for split, parts in shards.items() if parts}
 
 
 def _train_on_corpus(
