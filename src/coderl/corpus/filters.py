@@ -8,29 +8,42 @@ import warnings
 from pathlib import PurePosixPath
 
 VENDORED = frozenset(
-    ["_vendor", "vendor", "vendored", "_vendored", "extern", "externals", "third_party", "thirdparty", "thirdparty_files", "3rdparty", "site-packages", "dist-packages"]
+    [
+        "_vendor",
+        "vendor",
+        "vendored",
+        "_vendored",
+        "extern",
+        "externals",
+        "third_party",
+        "thirdparty",
+        "thirdparty_files",
+        "3rdparty",
+        "site-packages",
+        "dist-packages",
+    ]
 )
 """Folders of other projects' files: their licence is not that of the project they lie in."""
 
-SECRETS = re.compile(
+KEYS = re.compile(
     "|".join(
         (
             r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY",
-            r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",  # Amazon
-            r"\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_[A-Za-z0-9_]{40}",
-            r"\bglpat-[\w-]{20}",
-            r"\bxox[abeoprs]-[0-9A-Za-z-]{10}|hooks\.slack\.com/services/T\w+/B\w+/\w{16}",
-            r"\bAIza[\w-]{35}|\bya29\.[\w-]{20}",  # Google
-            r"\b[rs]k_live_[0-9A-Za-z]{20}",  # Stripe
-            r"\bsk-(?:proj-|ant-)?[\w-]{32}",
-            r"\bhf_[A-Za-z0-9]{34}\b|\bnpm_[A-Za-z0-9]{36}\b|\bpypi-AgEI[\w-]{50}",
-            r"\beyJ[\w-]{15,}\.eyJ[\w-]{15,}\.[\w-]{15}",  # JSON web token
-            r"(?i:password|passwd|secret|token|api_?key)\w*[\"']?\s*[:=]\s*[\"'](?=[A-Za-z]*\d)(?=\d*[A-Za-z])"
-            r"[A-Za-z0-9+/]{32,}={0,2}[\"']",
+            r"A(?:KIA|SIA)[0-9A-Z]{16}\b",  # Amazon
+            r"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40}|glpat-[\w-]{20}",
+            r"xox[abeoprs]-[0-9A-Za-z-]{10}|hooks\.slack\.com/services/T\w+/B\w+/\w{16}",
+            r"AIza[\w-]{35}|ya29\.[\w-]{20}",  # Google
+            r"[rs]k_live_[0-9A-Za-z]{20}|sk-(?:proj-|ant-)?[\w-]{32}",  # Stripe, language models
+            r"hf_[A-Za-z0-9]{34}\b|npm_[A-Za-z0-9]{36}\b|pypi-AgEI[\w-]{50}",
+            r"eyJ[\w-]{15,}\.eyJ[\w-]{15,}\.[\w-]{15}",  # JSON web token
         )
     )
 )
-"""Keys and tokens by their published shapes, and long random strings that are assigned to such names."""
+"""Keys and tokens by their published shapes. Each begins with a letter of few, without which the search is slow."""
+LONG_STRING = re.compile(r"[\"'](?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9+/]{32,}={0,2}[\"']")
+SECRET_NAME = re.compile(r"(?i:password|passwd|secret|token|api_?key)\w*[\"']?\s*[:=]\s*$")
+NAME_CHARS = 60
+"""A random string is a secret if it is assigned to such a name in so many characters before it."""
 
 GENERATED = re.compile(
     r"(?i)\bdo not edit\b(?! this (?:line|section))|@generated\b|\b(?:auto-?|automatically )generated\b"
@@ -60,7 +73,10 @@ def decode(content: bytes) -> str | None:
 
 def has_secret(text: str) -> bool:
     """Return whether something in the text looks like a key that opens something."""
-    return SECRETS.search(text) is not None
+    return any(not text[found.start() - 1 : found.start()].isalnum() for found in KEYS.finditer(text)) or any(
+        SECRET_NAME.search(text, max(0, found.start() - NAME_CHARS), found.start())
+        for found in LONG_STRING.finditer(text)
+    )
 
 
 def is_generated(path: str, text: str) -> bool:

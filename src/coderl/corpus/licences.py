@@ -6,7 +6,37 @@ import re
 from collections.abc import Sequence
 
 PERMISSIVE = frozenset(
-    ["0BSD", "AFL-3.0", "Apache-1.1", "Apache-2.0", "BSD", "BSD-1-Clause", "BSD-2-Clause", "BSD-2-Clause-Patent", "BSD-3-Clause", "BSD-3-Clause-LBNL", "BSL-1.0", "BlueOak-1.0.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU", "NCSA", "PSF-2.0", "PostgreSQL", "Python-2.0", "Python-2.0.1", "UPL-1.0", "Unlicense", "WTFPL", "X11", "Zlib"]
+    [
+        "0BSD",
+        "AFL-3.0",
+        "Apache-1.1",
+        "Apache-2.0",
+        "BSD",
+        "BSD-1-Clause",
+        "BSD-2-Clause",
+        "BSD-2-Clause-Patent",
+        "BSD-3-Clause",
+        "BSD-3-Clause-LBNL",
+        "BSL-1.0",
+        "BlueOak-1.0.0",
+        "CC0-1.0",
+        "CNRI-Python",
+        "HPND",
+        "ISC",
+        "MIT",
+        "MIT-0",
+        "MIT-CMU",
+        "NCSA",
+        "PSF-2.0",
+        "PostgreSQL",
+        "Python-2.0",
+        "Python-2.0.1",
+        "UPL-1.0",
+        "Unlicense",
+        "WTFPL",
+        "X11",
+        "Zlib",
+    ]
 )
 """SPDX identifiers that ask for no more than a notice; `BSD` where the number of clauses is not told."""
 _PERMISSIVE_LOWER = frozenset(name.lower() for name in PERMISSIVE)

@@ -1,9 +1,10 @@
-"""The stage that turns folders of Python files into a corpus: Parquet shards of text, a manifest of what was left out."""
+"""The stage that makes a corpus of folders of Python files: Parquet shards of text, and what was left out and why."""
 
 from __future__ import annotations
 
 import hashlib
 import resource
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -62,8 +63,8 @@ class Examined:
 def build(out: Path, *, folders: Sequence[Path], config: CorpusConfig, reporter: Reporter) -> None:
     """Write the corpus: `train/`, `validation/` and `dropped/` tables, and `projects.json`.
 
-    Files are examined in parts, then compared, then written in shards; a run that was killed goes on at the next part or
-    shard. Memory: one part's texts at most, and about 4 kB a file.
+    Files are examined in parts, then compared, then written in shards; a run that was killed goes on at the next part
+    or shard. Memory: the signatures of a part or the texts of a few hundred files, and about 4 kB a file.
 
     Raises:
         InputError: there is no file, or none is kept.
@@ -82,6 +83,7 @@ def build(out: Path, *, folders: Sequence[Path], config: CorpusConfig, reporter:
         twins = _twins(examined, found, config, reporter)
         kept = [row for row in rows if row.reason is None and row.number not in twins]
         if not kept:
+            shutil.rmtree(examined.folder)
             raise InputError(f"none of the {len(found)} files is kept: {_reasons(rows, twins)}")
         held_out = held_out_projects(_bytes_by_project(kept, found), config.validation_share, config.seed)
         _write_dropped(folder, rows, twins, found)

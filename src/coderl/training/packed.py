@@ -1,4 +1,4 @@
-"""Source files as windows of tokens in Parquet shards, and training examples drawn from them without holding them all."""
+"""Source files as windows of tokens: packed, and read from Parquet shards of which few are in memory at a time."""
 
 from __future__ import annotations
 
