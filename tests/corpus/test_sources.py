@@ -53,6 +53,13 @@ def test_folders_of_projects_and_a_project(tmp_path):
     ]
 
 
+def test_a_package_alone_is_one_project(tmp_path):
+    for path in ("pkg/__init__.py", "pkg/sub/a.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("x = 1\n")
+    assert {s.project for s in sources.find([tmp_path / "pkg"])} == {"pkg"}
+
+
 def test_links_and_hidden_folders_are_left_out(tmp_path):
     (tmp_path / "a.py").write_text("x = 1\n")
     (tmp_path / "link.py").symlink_to(tmp_path / "a.py")

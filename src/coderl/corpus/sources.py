@@ -15,7 +15,7 @@ from coderl.corpus import licences
 from coderl.types import InputError
 
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
-PROJECT_MARKS = ("pyproject.toml", "setup.py", "setup.cfg")
+PROJECT_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", "__init__.py")
 
 
 @dataclass(frozen=True, slots=True)
