@@ -4,12 +4,12 @@
         --models before=runs/pretrain/masked_span/model after=runs/pretrain/model
 
 From each of so many files of the corpus's validation projects one function or class of at least eight lines is taken.
-A model reads its first lines (half of them, of at most 128 tokens) and writes on, greedily and by sampling. The last
-line counts only if the model ended the sequence itself. A continuation parses if `ast.parse` takes the given lines with
-the first m of its n complete lines, m at least half of n, and one of the m is not blank and no comment: what may be cut
-is a statement that the token limit left open. `whole` asks for m = n. The authors' own continuation, cut to as many
-tokens, is measured in the same way. A model that has learned masked spans alone is also asked in its own
-format: what `<extra_id_0>` after the given lines stands for.
+A model reads the first half of the statements of its body (fewer if they are over 128 tokens) and writes on, greedily
+and by sampling. The last line counts only if the model ended the sequence itself. A continuation parses if `ast.parse`
+takes the given lines with the first m of its n complete lines, m at least half of n, and one of the m is not blank and
+no comment: what may be cut is a statement that the token limit left open. `whole` asks for m = n. The authors' own
+continuation, cut to as many tokens, is measured in the same way. A model that has learned masked spans alone is also
+asked in its own format: what `<extra_id_0>` after the given lines stands for.
 """
 
 import argparse
@@ -86,23 +86,27 @@ def tasks_of(corpus: Path, model: LanguageModel, num_files: int) -> list[Task]:
     files = sorted(records.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
     tasks = []
     for file in files:
-        lines = file.text.split("\n")
-        found = [
-            node
-            for node in ast.parse(file.text).body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.end_lineno - node.lineno + 1 >= MIN_LINES
-        ]
-        if found:
-            node = random.Random(file.path).choice(found)
-            own = lines[node.lineno - 1 : node.end_lineno]
-            given = len(own) // 2
-            while given > 1 and len(model.encode_program("\n".join(own[:given]))) > MAX_GIVEN_TOKENS:
-                given -= 1
-            rest = "\n".join(lines[node.lineno - 1 + given :])
-            tasks.append(Task(file.path, "\n".join(own[:given]) + "\n", rest))
+        heads = [head for node in ast.parse(file.text).body if (head := _head(node, file.text, model)) is not None]
+        if heads:
+            given, rest = random.Random(file.path).choice(heads)
+            tasks.append(Task(file.path, given, rest))
         if len(tasks) == num_files:
             break
     return tasks
+
+
+def _head(node: ast.stmt, text: str, model: LanguageModel) -> tuple[str, str] | None:
+    """The lines up to the half of a function's or class's statements, and all that follows; None if it is too small."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef) or len(node.body) < 2:
+        return None
+    lines = text.split("\n")
+    for count in range(len(node.body) // 2, 0, -1):
+        end = node.body[count - 1].end_lineno
+        given = "\n".join(lines[node.lineno - 1 : end]) + "\n"
+        if len(model.encode_program(given)) <= MAX_GIVEN_TOKENS:
+            is_large = node.end_lineno - node.lineno + 1 >= MIN_LINES
+            return (given, "\n".join(lines[end:])) if is_large else None
+    return None
 
 
 def texts(model: LanguageModel, drawn: list[list[tuple[int, ...]]]) -> list[list[tuple[str, bool]]]:

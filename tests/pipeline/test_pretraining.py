@@ -12,7 +12,7 @@ from coderl.pipeline.console import Reporter
 from coderl.pipeline.corpus import CorpusConfig, build
 from coderl.training.optim import OptimConfig
 from coderl.training.packed import Windows
-from coderl.types import InputError
+from coderl.types import InputError, LabelledProblem, Problem
 
 QUIET = Reporter(quiet=True)
 TINY = TinyConfig(vocab_size=400, d_model=16, d_ff=16, num_layers=1, num_heads=2)
@@ -118,6 +118,22 @@ def test_an_interrupted_run_ends_with_the_same_weights(corpus, untrained, tmp_pa
     assert same(run(tmp_path / "out", untrained, config_of(corpus)), whole)
     rows = records.read_jsonl(tmp_path / "out" / "next_token" / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 9))
+
+
+def test_the_solutions_of_problems(corpus, untrained, tmp_path):
+    """The other source: what a recipe without a corpus pretrains on."""
+    problems = [
+        LabelledProblem(Problem(f"p{n}", "Print."), solutions=(f"for i in range({n}):\n    print(i)\n",))
+        for n in range(8)
+    ]
+    config = config_of(None)
+    pretraining.pretrain(
+        tmp_path, actor=untrained, problems=problems, config=config, prompt=PromptConfig(), reporter=QUIET
+    )
+    facts = stages.facts_of(tmp_path)
+    assert facts["masked_span"]["num_steps"] == facts["next_token"]["num_steps"] == 8
+    losses = [row["loss"] for row in records.read_jsonl(tmp_path / "next_token" / "metrics.jsonl")]
+    assert losses[-1] < losses[0]
 
 
 def test_the_same_seed_makes_the_same_model(corpus, untrained, tmp_path):
