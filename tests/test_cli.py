@@ -10,10 +10,10 @@ from coderl.execution import ExecutionConfig
 from coderl.execution.serve import Service
 
 COMMANDS = [
-    "run", "demo", "problems", "extract-examples", "pretrain", "warm-start", "sample", "execute", "train-critic",
-    "score", "train-actor", "train-repair", "critic-sample", "rank", "repair", "evaluate", "report", "doctor",
-    "audit-grader", "serve-execution",
-    "import-original", "export-original", "import-checkpoint", "finetune-codexglue", "evaluate-codexglue",
+    "run", "demo", "problems", "extract-examples", "build-corpus", "init", "pretrain", "warm-start", "sample",
+    "execute", "train-critic", "score", "train-actor", "train-repair", "critic-sample", "rank", "repair",
+    "evaluate", "report", "doctor", "audit-grader", "serve-execution", "import-original", "export-original",
+    "import-checkpoint", "finetune-codexglue", "evaluate-codexglue",
 ]  # fmt: skip
 
 

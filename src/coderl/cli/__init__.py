@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import cyclopts
 from pydantic import ValidationError
 
-from coderl.cli import codexglue, data, original, programs, results, runs, sandbox, training
+from coderl.cli import codexglue, corpus, data, original, programs, results, runs, sandbox, training
 from coderl.cli.apps import app
 from coderl.training.loop import TrainingError
 from coderl.types import InputError, SandboxError
 
-COMMANDS = (runs, data, training, programs, results, sandbox, original, codexglue)
+COMMANDS = (runs, data, corpus, training, programs, results, sandbox, original, codexglue)
 """Importing them is what makes the commands known."""
 __all__ = ["app", "main"]
 

@@ -13,7 +13,6 @@ from coderl.cli.apps import Flat, app
 from coderl.pipeline import learning, stages
 from coderl.pipeline.config import (
     CriticConfig,
-    PretrainConfig,
     RepairConfig,
     ReturnsConfig,
 )
@@ -21,32 +20,6 @@ from coderl.pipeline.console import Reporter
 from coderl.training.train_actor import ActorTrainingConfig
 from coderl.training.warm_start import WarmStartConfig
 from coderl.types import InputError
-
-
-@app.command
-def pretrain(
-    *,
-    actor: str,
-    problems: str,
-    out: Path,
-    split: str | None = None,
-    config: Annotated[PretrainConfig, Flat] = PretrainConfig(),
-    prompt: PromptConfig = PromptConfig(),
-) -> None:
-    r"""Pretrain a model on the source text of solutions: masked spans, then next tokens.
-
-        coderl pretrain --actor models/tiny --problems data/APPS/train --out runs/x/pretrain \
-            --masked-span.num-epochs 1 --next-token.num-epochs 1
-
-    Args:
-        actor: A model folder or hub name.
-        problems: A file or folder of problems, `miniapps`, or `hub:owner/name`.
-        out: The stage's folder; the model goes to OUT/model.
-        split: Only this split of the problems.
-    """
-    learning.pretrain(
-        out, actor=actor, problems=data.load(problems, split=split), config=config, prompt=prompt, reporter=Reporter()
-    )
 
 
 @app.command(name="warm-start")

@@ -75,10 +75,18 @@ class ActorConfig(Config):
 
 
 class PretrainConfig(Config):
-    """Masked spans, then next tokens, on the solutions' source text (section 3.2)."""
+    """Masked spans, then next tokens (section 3.2): on the solutions' source text, or on a corpus."""
 
+    corpus: Path | None = None
+    """What `build-corpus` wrote; None: the solutions of the problems."""
+    num_shards: Count | None = None
+    """Only the first so many of the corpus's training shards, each of which is a sample of all its projects."""
     masked_span: OptimConfig | None = None
     next_token: OptimConfig | None = None
+    window_tokens: Annotated[int, Field(ge=4)] = 512
+    """The corpus's files are joined and cut every so many tokens."""
+    num_validation: Count = 256
+    """Windows of the corpus's validation split that the loss is reported on."""
 
 
 class SampleConfig(Config):

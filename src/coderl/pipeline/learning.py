@@ -16,7 +16,7 @@ from coderl.critic.calibration import report as critic_report
 from coderl.critic.model import Critic
 from coderl.critic.values import values
 from coderl.lm import LanguageModel, keep_first_layers
-from coderl.pipeline.config import CriticConfig, PretrainConfig, RepairConfig, ReturnsConfig
+from coderl.pipeline.config import CriticConfig, RepairConfig, ReturnsConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.examples import actor_examples, critic_examples, failed_pairs, solution_examples
 from coderl.pipeline.stages import hash_model, hash_problems, run_stage
@@ -32,7 +32,6 @@ from coderl.pipeline.tables import (
 from coderl.training.canaries import gradient_norms, kl_to_reference
 from coderl.training.loop import StepMetrics
 from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample, num_copies
-from coderl.training.pretrain import pretrain as pretrain_steps
 from coderl.training.train_actor import ActorTrainingConfig, with_log_probs
 from coderl.training.train_actor import train_actor as actor_steps
 from coderl.training.train_critic import train_critic as critic_steps
@@ -56,30 +55,6 @@ def log_steps(steps: Iterable[StepMetrics], folder: Path, reporter: Reporter, ti
 
 
 # ------------------------------------------------------------------------------------------------- supervised stages
-
-
-def pretrain(
-    out: Path, *, actor: Path | str, problems: Sequence[LabelledProblem], config: PretrainConfig, prompt: PromptConfig,
-    reporter: Reporter,
-) -> None:  # fmt: skip
-    """Write a model pretrained on the source text of the solutions: masked spans, then next tokens (section 3.2)."""
-
-    def work(folder: Path) -> dict[str, Any]:
-        model = LanguageModel.load(actor)
-        texts = [solution for p in problems for solution in p.solutions]
-        files = [model.encode_program(text, prompt.max_program_tokens) for text in texts]
-        facts: dict[str, Any] = {}
-        for objective, optim in (("masked_span", config.masked_span), ("next_token", config.next_token)):
-            if optim is None:
-                continue
-            steps = pretrain_steps(model, files, objective, optim, checkpoint_dir=folder / f".{objective}")  # type: ignore[arg-type]
-            facts[objective] = log_steps(steps, folder / objective, reporter, objective.replace("_", " "))
-        model.save(folder / "model")
-        return facts
-
-    settings = {"pretrain": config.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
-    inputs = {"actor": hash_model(actor), "problems": hash_problems(problems)}
-    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
 def warm_start(

@@ -18,7 +18,7 @@ import torch
 
 from coderl import problems as data
 from coderl import records
-from coderl.pipeline import learning, search_report, stages
+from coderl.pipeline import learning, pretraining, search_report, stages
 from coderl.pipeline.config import ProblemsConfig, RunConfig, SampleConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.summary import write_report
@@ -196,7 +196,7 @@ def supervised(config: RunConfig, run_dir: Path, splits: Splits, reporter: Repor
         actor = out / "model"
     if config.pretrain.masked_span or config.pretrain.next_token:
         out = run_dir / "pretrain"
-        learning.pretrain(out, actor=actor, problems=splits.solved, config=config.pretrain, prompt=config.prompt,
+        pretraining.pretrain(out, actor=actor, problems=splits.solved, config=config.pretrain, prompt=config.prompt,
                           reporter=reporter)  # fmt: skip
         actor = out / "model"
     if config.warm_start:

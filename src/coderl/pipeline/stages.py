@@ -111,20 +111,25 @@ def initialise(
     def work(folder: Path) -> dict[str, Any]:
         texts = [prompts.actor_prompt(p.problem, style=prompt.style) for p in problems]
         texts += [prompts.actor_target(p.problem, s, style=prompt.style) for p in problems for s in p.solutions]
-        tokenizer = train_tokenizer(texts, config.vocab_size)
-        model = tiny_t5(
-            tokenizer,
-            d_model=config.d_model,
-            d_ff=config.d_ff,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            dropout=config.dropout,
-            seed=seed,
-        )
-        model.save(folder / "model")
-        return {"num_parameters": sum(p.numel() for p in model.parameters()), "vocab_size": model.vocab_size}
+        return write_untrained(folder / "model", texts, config, seed)
 
     run_stage(out, reporter, config=settings, inputs={"problems": hash_problems(problems)}, work=work)
+
+
+def write_untrained(folder: Path, texts: Iterable[str], config: TinyConfig, seed: int) -> dict[str, Any]:
+    """Write a T5 with random weights and the tokenizer learned from `texts`; return its size."""
+    tokenizer = train_tokenizer(texts, config.vocab_size)
+    model = tiny_t5(
+        tokenizer,
+        d_model=config.d_model,
+        d_ff=config.d_ff,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        dropout=config.dropout,
+        seed=seed,
+    )
+    model.save(folder)
+    return {"num_parameters": sum(p.numel() for p in model.parameters()), "vocab_size": model.vocab_size}
 
 
 def sample(

@@ -37,6 +37,18 @@ the function divides by the size of `whole` instead, of which `examples` are a p
 depend on how it is split over processes and accumulation steps."""
 Validate = Callable[[], dict[str, float]]
 
+
+class StoredExamples(Sequence[E]):
+    """Examples that are read or drawn when they are asked for, one place on disk after the other."""
+
+    group_sizes: Sequence[int]
+    """How many examples, in order, lie in each place."""
+
+    def lengths(self) -> Sequence[int]:
+        """Return the tokens of each example, for batches of like length, without drawing them."""
+        raise NotImplementedError
+
+
 BEST_FILE = "best.safetensors"
 
 
@@ -90,7 +102,7 @@ def train(
     Args:
         model: the weights to move, those that require a gradient.
         examples: fixed, or a function of the epoch (0 for the first) that draws that epoch's; resuming needs it to
-            return the same for the same epoch.
+            return the same for the same epoch. `StoredExamples` need not be in memory.
         loss_fn: see `LossFn`.
         config: when to end, at what rate, in which order.
         checkpoint_dir: where to leave checkpoints; a run found there is resumed, a finished one only loaded.
@@ -107,9 +119,7 @@ def train(
     progress = run.progress
     while not run.is_done():
         drawn = draw(progress.epoch)
-        lengths = [length_of(e) for e in drawn] if length_of else [0] * len(drawn)
-        bucket = config.bucket_by_length and length_of is not None
-        plan = plan_batches(lengths, config.batch_size, seed=config.seed, epoch=progress.epoch, bucket_by_length=bucket)
+        plan = _plan(drawn, length_of, config, progress.epoch)
         plan = [rows for rows in plan if len(rows) >= run.num_parts]
         if not plan:
             raise ValueError(f"{len(drawn)} examples in epoch {progress.epoch}: too few for one batch")
@@ -119,6 +129,18 @@ def train(
             if run.is_done():
                 break
     run.finish()
+
+
+def _plan(drawn: Sequence[E], length_of: Callable[[E], int] | None, config: OptimConfig, epoch: int) -> list[list[int]]:
+    group_sizes = None
+    if isinstance(drawn, StoredExamples):
+        lengths, group_sizes = drawn.lengths(), drawn.group_sizes
+    else:
+        lengths = [length_of(e) for e in drawn] if length_of else [0] * len(drawn)
+    bucket = config.bucket_by_length and (length_of is not None or group_sizes is not None)
+    return plan_batches(
+        lengths, config.batch_size, seed=config.seed, epoch=epoch, bucket_by_length=bucket, group_sizes=group_sizes
+    )
 
 
 class _Objective(nn.Module, Generic[E]):

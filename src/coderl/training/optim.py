@@ -82,19 +82,40 @@ def learning_rate(config: OptimConfig, step: int, fraction_done: float) -> float
 
 
 def plan_batches(
-    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, bucket_by_length: bool = True
+    lengths: Sequence[int],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    bucket_by_length: bool = True,
+    group_sizes: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Return the positions of the examples of each batch of one epoch, every example once, the same for the same seed.
 
     Args:
         lengths: of each example.
-        batch_size: the last batch may be smaller.
+        batch_size: the last batch (of a group) may be smaller.
         seed: with `epoch`, what the order depends on.
         epoch: 0 for the first.
         bucket_by_length: examples of like length share a batch; the order of batches stays random.
+        group_sizes: how many examples, in order, lie in each place (a shard on disk); one place after the other, in
+            random order, is then used up. None: they are all at hand.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths)).tolist()
+    if group_sizes is None:
+        return _shuffled_batches(range(len(lengths)), lengths, batch_size, rng, bucket_by_length)
+    starts = np.cumsum([0, *group_sizes])
+    plan = []
+    for group in rng.permutation(len(group_sizes)):
+        rows = range(int(starts[group]), int(starts[group + 1]))
+        plan += _shuffled_batches(rows, lengths, batch_size, rng, bucket_by_length)
+    return plan
+
+
+def _shuffled_batches(
+    rows: range, lengths: Sequence[int], batch_size: int, rng: np.random.Generator, bucket_by_length: bool
+) -> list[list[int]]:
+    order = [rows[i] for i in rng.permutation(len(rows)).tolist()]
     if bucket_by_length:
         span = batch_size * BUCKET_BATCHES
         groups = [order[start : start + span] for start in range(0, len(order), span)]

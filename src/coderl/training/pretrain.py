@@ -12,11 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+import torch
+
 from coderl.lm import LanguageModel
 from coderl.training import losses
-from coderl.training.loop import StepMetrics, Validate, train
+from coderl.training.loop import StepMetrics, StoredExamples, Validate, train
 from coderl.training.losses import CrossEntropyExample
 from coderl.training.optim import OptimConfig
+from coderl.training.packed import Windows
 from coderl.types import InputError
 
 Objective = Literal["masked_span", "next_token"]
@@ -61,6 +64,41 @@ def pretrain(
     )
 
 
+def pretrain_on_windows(
+    model: LanguageModel,
+    windows: Windows,
+    objective: Objective,
+    config: OptimConfig,
+    *,
+    checkpoint_dir: Path | None = None,
+    validate: Validate | None = None,
+) -> Iterator[StepMetrics]:
+    """Yield the metrics of each update of `model` on a packed corpus, which stays on disk.
+
+    Raises:
+        InputError: masked spans are asked of a model or tokenizer that cannot have them.
+    """
+    return train(
+        model,
+        lambda epoch: WindowExamples(model, windows, objective, seed=config.seed, epoch=epoch),
+        losses.cross_entropy_of,
+        config,
+        checkpoint_dir=checkpoint_dir,
+        validate=validate,
+    )
+
+
+@torch.inference_mode()
+def validation_loss(model: LanguageModel, examples: Sequence[CrossEntropyExample], batch_size: int) -> dict[str, float]:
+    """Return the mean cross-entropy of the examples' target tokens, in nats."""
+    total = 0.0
+    ordered = sorted(examples, key=lambda e: (len(e.prompt), len(e.program)))
+    for start in range(0, len(ordered), batch_size):
+        part = ordered[start : start + batch_size]
+        total += losses.cross_entropy_of(model, part, ordered)[0].item()
+    return {"loss": total}
+
+
 def examples_of(
     model: LanguageModel, bodies: Sequence[Tokens], objective: Objective, *, seed: int, epoch: int
 ) -> list[CrossEntropyExample]:
@@ -69,18 +107,58 @@ def examples_of(
     Raises:
         InputError: see `pretrain`.
     """
-    leading, trailing = model.prompt_frame
-    ends = leading if model.is_encoder_decoder else ()
-    sentinels = sentinel_ids(model) if objective == "masked_span" else []
-    examples = []
-    for index, body in enumerate(bodies):
-        rng = Random(f"{seed}|{epoch}|{index}")
-        if objective == "next_token":
+    frame = _Frame(model, objective)
+    return [frame.example(body, _rng(seed, epoch, index), is_whole=True) for index, body in enumerate(bodies)]
+
+
+class WindowExamples(StoredExamples[CrossEntropyExample]):
+    """One example a window of a packed corpus, drawn when asked for; only windows that end a file end the sequence."""
+
+    def __init__(self, model: LanguageModel, windows: Windows, objective: Objective, *, seed: int, epoch: int):
+        """Examples that are the same for the same seed and epoch.
+
+        Raises:
+            InputError: see `pretrain`.
+        """
+        self.windows, self.group_sizes = windows, windows.sizes
+        self.frame = _Frame(model, objective)
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> CrossEntropyExample:  # type: ignore[override]
+        return self.frame.example(self.windows[index], _rng(self.seed, self.epoch, index), is_whole=False)
+
+    def lengths(self) -> list[int]:
+        """Return what decides an example's cost: the tokens before its pivot, all of them with masked spans."""
+        lengths = self.windows.lengths()
+        if self.frame.objective == "masked_span":
+            return lengths
+        return [pivot_of(n, _rng(self.seed, self.epoch, index)) for index, n in enumerate(lengths)]
+
+
+class _Frame:
+    """How a model's examples begin and end, and what masks its spans."""
+
+    def __init__(self, model: LanguageModel, objective: Objective):
+        self.model, self.objective = model, objective
+        self.leading, self.trailing = model.prompt_frame
+        self.start = self.leading if model.is_encoder_decoder else ()
+        self.sentinels = sentinel_ids(model) if objective == "masked_span" else []
+
+    def example(self, body: Tokens, rng: Random, *, is_whole: bool) -> CrossEntropyExample:
+        """Return an example; next tokens of a window that is not whole are left open, as the file goes on."""
+        if self.objective == "next_token":
             source, target = next_tokens(body, rng)
         else:
-            source, target = masked_spans(body, rng, sentinels=sentinels, starts=word_starts(model, body))
-        examples.append(CrossEntropyExample((*leading, *source, *trailing), (*ends, *target, model.eos_id)))
-    return examples
+            source, target = masked_spans(body, rng, sentinels=self.sentinels, starts=word_starts(self.model, body))
+        end = (self.model.eos_id,) if is_whole or self.objective == "masked_span" else ()
+        return CrossEntropyExample((*self.leading, *source, *self.trailing), (*self.start, *target, *end))
+
+
+def _rng(seed: int, epoch: int, index: int) -> Random:
+    return Random(f"{seed}|{epoch}|{index}")
 
 
 # ------------------------------------------------------------------------------------------------------- objectives
@@ -91,11 +169,16 @@ def next_tokens(tokens: Tokens, rng: Random) -> tuple[list[int], list[int]]:
 
     Source: section 3.2, next-token prediction.
     """
-    if len(tokens) < 2:
-        raise ValueError(f"{len(tokens)} tokens cannot be cut in two")
-    pivot = round(rng.uniform(LOWEST_PIVOT, HIGHEST_PIVOT) * len(tokens))
-    pivot = min(max(pivot, 1), len(tokens) - 1)
+    pivot = pivot_of(len(tokens), rng)
     return list(tokens[:pivot]), list(tokens[pivot:])
+
+
+def pivot_of(num_tokens: int, rng: Random) -> int:
+    """Return how many tokens stand before the pivot."""
+    if num_tokens < 2:
+        raise ValueError(f"{num_tokens} tokens cannot be cut in two")
+    pivot = round(rng.uniform(LOWEST_PIVOT, HIGHEST_PIVOT) * num_tokens)
+    return min(max(pivot, 1), num_tokens - 1)
 
 
 def masked_spans(

@@ -1,0 +1,174 @@
+"""Do pretrained models go on with held-out code in Python that parses?
+
+    python benchmarks/pretraining.py --corpus data/corpus --out runs/parsable \
+        --models before=runs/pretrain/masked_span/model after=runs/pretrain/model
+
+From each of so many files of the corpus's validation projects one function or class of at least eight lines is taken.
+A model reads the first half of the statements of its body (fewer if they are over 128 tokens) and writes on, greedily
+and by sampling. The last line counts only if the model ended the sequence itself. A continuation parses if `ast.parse`
+takes the given lines with the first m of its n complete lines, m at least half of n, and one of the m is not blank and
+no comment: what may be cut is a statement that the token limit left open. `whole` asks for m = n. The authors' own
+continuation, cut to as many tokens, is measured in the same way. A model that has learned masked spans alone is also
+asked in its own format: what `<extra_id_0>` after the given lines stands for.
+"""
+
+import argparse
+import ast
+import hashlib
+import random
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from coderl import records
+from coderl.actor import sampling
+from coderl.actor.sampling import SamplingConfig
+from coderl.corpus import CorpusFile
+from coderl.lm import LanguageModel
+
+MIN_LINES = 8
+MAX_GIVEN_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Task:
+    """The head of a function, and what its author wrote after it."""
+
+    path: str
+    given: str
+    rest: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--num-files", type=int, default=100)
+    parser.add_argument("--num-samples", type=int, default=5)
+    parser.add_argument("--max-new-tokens", type=int, default=96)
+    parser.add_argument("--temperature", type=float, default=0.6)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table: dict[str, dict[str, float]] = {}
+    for name, folder in (pair.split("=", 1) for pair in arguments.models):
+        model = LanguageModel.load(folder)
+        tasks = tasks_of(arguments.corpus, model, arguments.num_files)
+        table.setdefault(f"the authors ({len(tasks)} functions)", score(tasks, authors(model, tasks, arguments)))
+        config = SamplingConfig(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens)
+        prompts = [model.encode_prompt(task.given) for task in tasks]
+        started = time.process_time()
+        drawn = [[tokens] for tokens in sampling.greedy(model, prompts, config=config)]
+        table[f"{name}, greedy"] = score(tasks, texts(model, drawn))
+        drawn = sampling.sample(model, prompts, num_samples=arguments.num_samples, config=config, seed=0)
+        written = texts(model, drawn)
+        table[f"{name}, T {arguments.temperature}"] = score(tasks, written)
+        records.write_jsonl(
+            arguments.out / f"{name}.jsonl",
+            (
+                {"path": t.path, "given": t.given, "written": [w for w, _ in ws]}
+                for t, ws in zip(tasks, written, strict=True)
+            ),
+        )
+        table[f"{name}, T {arguments.temperature}, span format"] = score(tasks, spans(model, tasks, arguments, config))
+        print(f"{name}: {time.process_time() - started:.0f} CPU-s")
+    print("| continuations | % that parse | % whole | % of lines kept | lines each |\n|---|---|---|---|---|")
+    for name, row in table.items():
+        print(f"| {name} | " + " | ".join(f"{row[key]:.1f}" for key in ("parses", "whole", "kept", "lines")) + " |")
+    records.write_json(arguments.out / "parsable.json", table)
+
+
+def tasks_of(corpus: Path, model: LanguageModel, num_files: int) -> list[Task]:
+    """One function or class of each file, the files in an order that their names decide."""
+    files = sorted(records.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
+    tasks = []
+    for file in files:
+        heads = [head for node in ast.parse(file.text).body if (head := _head(node, file.text, model)) is not None]
+        if heads:
+            given, rest = random.Random(file.path).choice(heads)
+            tasks.append(Task(file.path, given, rest))
+        if len(tasks) == num_files:
+            break
+    return tasks
+
+
+def _head(node: ast.stmt, text: str, model: LanguageModel) -> tuple[str, str] | None:
+    """The lines up to the half of a function's or class's statements, and all that follows; None if it is too small."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef) or len(node.body) < 2:
+        return None
+    lines = text.split("\n")
+    for count in range(len(node.body) // 2, 0, -1):
+        end = node.body[count - 1].end_lineno
+        given = "\n".join(lines[node.lineno - 1 : end]) + "\n"
+        if len(model.encode_program(given)) <= MAX_GIVEN_TOKENS:
+            is_large = node.end_lineno - node.lineno + 1 >= MIN_LINES
+            return (given, "\n".join(lines[end:])) if is_large else None
+    return None
+
+
+def texts(model: LanguageModel, drawn: list[list[tuple[int, ...]]]) -> list[list[tuple[str, bool]]]:
+    """Each continuation, and whether the model ended it itself."""
+    return [[(model.decode(tokens), tokens[-1:] == (model.eos_id,)) for tokens in row] for row in drawn]
+
+
+def authors(model: LanguageModel, tasks: list[Task], arguments: argparse.Namespace) -> list[list[tuple[str, bool]]]:
+    cut = [[tuple(model.encode_program(task.rest, arguments.max_new_tokens))] for task in tasks]
+    return texts(model, cut)
+
+
+def spans(
+    model: LanguageModel, tasks: list[Task], arguments: argparse.Namespace, config: SamplingConfig
+) -> list[list[tuple[str, bool]]]:
+    """What the model puts in place of the first sentinel, which may not go on past the second."""
+    first, second = (model.tokenizer.convert_tokens_to_ids(f"<extra_id_{i}>") for i in range(2))
+    leading, trailing = model.prompt_frame
+    prompts = [[*leading, *model.encode_program(task.given)[:-1], first, *trailing] for task in tasks]
+    prefixes = [(first,)] * len(prompts)
+    drawn = sampling.sample(model, prompts, num_samples=arguments.num_samples, config=config, seed=0, prefixes=prefixes)
+    rows = []
+    for row in drawn:
+        rows.append([])
+        for tokens in row:
+            is_ended = second in tokens or tokens[-1:] == (model.eos_id,)
+            end = tokens.index(second) if second in tokens else len(tokens)
+            rows[-1].append((model.decode(tokens[:end]), is_ended))
+    return rows
+
+
+def score(tasks: list[Task], written: list[list[tuple[str, bool]]]) -> dict[str, float]:
+    """Shares in %, each function's continuations averaged first."""
+    totals = {"parses": 0.0, "whole": 0.0, "kept": 0.0, "lines": 0.0}
+    for task, row in zip(tasks, written, strict=True):
+        for text, is_ended in row:
+            lines = text.split("\n") if is_ended else text.split("\n")[:-1]
+            kept = num_parsed(task.given, lines)
+            is_statement = any(line.strip() and not line.strip().startswith("#") for line in lines[:kept])
+            totals["parses"] += 100 * (is_statement and 2 * kept >= len(lines)) / len(row)
+            totals["whole"] += 100 * (is_statement and kept == len(lines)) / len(row)
+            totals["kept"] += 100 * kept / max(len(lines), 1) / len(row)
+            totals["lines"] += len(lines) / len(row)
+    return {name: total / len(tasks) for name, total in totals.items()}
+
+
+def num_parsed(given: str, lines: list[str]) -> int:
+    """The most of the first lines that parse after the given ones."""
+    for count in range(len(lines), 0, -1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                ast.parse(given + "\n".join(lines[:count]) + "\n")
+                return count
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue
+    return 0
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
