@@ -218,8 +218,12 @@ def test_odd_replies_are_faults(service: Service, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_command_prints_where_it_listens_and_ends_on_an_interrupt() -> None:
-    """`main_serve` shows address, level and a token of its own, answers with it, and ends cleanly on SIGINT."""
-    code = "from coderl.execution.serve import main_serve; raise SystemExit(main_serve(port=0))"
+    """`main_serve` shows address, level and a token of its own, answers with it, and ends cleanly on SIGINT.
+
+    The handler is set here, as a shell's background job (and all it starts) ignores the signal.
+    """
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from coderl.execution.serve import main_serve; raise SystemExit(main_serve(port=0))"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url, _, level = process.stdout.readline().partition("  ")
