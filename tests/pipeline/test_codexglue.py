@@ -15,9 +15,8 @@ from coderl.pipeline import codexglue
 from coderl.pipeline.config import CodexglueConfig, codexglue_config
 from coderl.pipeline.console import Reporter
 from coderl.problems.codexglue import read_pairs
-from coderl.training.losses import CrossEntropyExample
+from coderl.training.losses import CrossEntropyExample, validation_loss
 from coderl.training.optim import OptimConfig
-from coderl.training.warm_start import validation_loss
 
 NAMES, SIGNS = "abcdefgh", "+-*/%&"
 SPLITS = {"train": 12, "valid": 6, "test": 6}

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from coderl import records
 from coderl.training.loop import train
-from coderl.training.losses import cross_entropy_of, num_tokens
+from coderl.training.losses import cross_entropy_of, num_tokens, validation_loss
 from coderl.training.optim import OptimConfig, plan_batches
 from coderl.training.packed import Window, Windows, pack
-from coderl.training.pretrain import WindowExamples, pretrain_on_windows, validation_loss
+from coderl.training.pretrain import WindowExamples, pretrain_on_windows
 from coderl.types import InputError
 
 many_files = st.lists(st.lists(st.integers(0, 9), max_size=30), max_size=20)
@@ -143,4 +143,4 @@ def test_validation_loss_is_the_mean_over_tokens(shards, tiny):
     total = sum(cross_entropy_of(model, [e])[0].item() * len(e.program) for e in examples)
     expected = total / sum(len(e.program) for e in examples)
     for size in (1, 3, 20):
-        assert validation_loss(model, examples, size)["loss"] == pytest.approx(expected, rel=1e-5)
+        assert validation_loss(model, examples, batch_size=size)["loss"] == pytest.approx(expected, rel=1e-5)

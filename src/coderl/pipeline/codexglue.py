@@ -18,8 +18,7 @@ from coderl.pipeline.console import Reporter
 from coderl.pipeline.learning import log_steps
 from coderl.pipeline.stages import chunks, hash_model, run_stage
 from coderl.problems.codexglue import Language, Pair, Split, Task, files_of, read_pairs
-from coderl.training.losses import CrossEntropyExample
-from coderl.training.warm_start import validation_loss
+from coderl.training.losses import CrossEntropyExample, validation_loss
 from coderl.training.warm_start import warm_start as warm_start_steps
 
 PREDICTIONS_FILE = "predictions.txt"

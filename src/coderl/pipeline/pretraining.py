@@ -17,14 +17,10 @@ from coderl.pipeline.config import PretrainConfig, TinyConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.learning import log_steps
 from coderl.pipeline.stages import hash_model, hash_problems, run_stage, write_untrained
+from coderl.training.losses import validation_loss
 from coderl.training.optim import OptimConfig
 from coderl.training.packed import Window, Windows, pack
-from coderl.training.pretrain import (
-    Objective,
-    WindowExamples,
-    pretrain_on_windows,
-    validation_loss,
-)
+from coderl.training.pretrain import Objective, WindowExamples, pretrain_on_windows
 from coderl.training.pretrain import pretrain as pretrain_on_files
 from coderl.types import InputError, LabelledProblem
 
@@ -124,7 +120,7 @@ def _train_on_corpus(
         held_out = Windows(packed / "validation")
         drawn = WindowExamples(model, held_out, objective, seed=optim.seed, epoch=-1)
         chosen = np.unique(np.linspace(0, len(drawn) - 1, config.num_validation).astype(int))
-        validate = partial(validation_loss, model, [drawn[int(i)] for i in chosen], optim.batch_size)
+        validate = partial(validation_loss, model, [drawn[int(i)] for i in chosen], batch_size=optim.batch_size)
     windows = Windows(packed / "train")
     return pretrain_on_windows(model, windows, objective, optim, checkpoint_dir=checkpoint_dir, validate=validate)
 

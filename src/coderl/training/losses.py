@@ -226,6 +226,16 @@ def cross_entropy_of(
     return loss, {"ce_loss": loss.item()}
 
 
+@torch.inference_mode()
+def validation_loss(
+    model: LanguageModel, examples: Sequence[CrossEntropyExample], *, batch_size: int = 32
+) -> dict[str, float]:
+    """Return the mean of -log p over the tokens of all examples, in nats, as `loss`: what early stopping looks at."""
+    ordered = sorted(examples, key=num_tokens)
+    parts = (ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))
+    return {"loss": sum(cross_entropy_of(model, part, ordered)[0].item() for part in parts)}
+
+
 def critic_loss_of(
     critic: Critic,
     examples: Sequence[CriticExample],

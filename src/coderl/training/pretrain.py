@@ -12,8 +12,6 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-import torch
-
 from coderl.lm import LanguageModel
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, StoredExamples, Validate, train
@@ -86,17 +84,6 @@ def pretrain_on_windows(
         checkpoint_dir=checkpoint_dir,
         validate=validate,
     )
-
-
-@torch.inference_mode()
-def validation_loss(model: LanguageModel, examples: Sequence[CrossEntropyExample], batch_size: int) -> dict[str, float]:
-    """Return the mean cross-entropy of the examples' target tokens, in nats."""
-    total = 0.0
-    ordered = sorted(examples, key=lambda e: (len(e.prompt), len(e.program)))
-    for start in range(0, len(ordered), batch_size):
-        part = ordered[start : start + batch_size]
-        total += losses.cross_entropy_of(model, part, ordered)[0].item()
-    return {"loss": total}
 
 
 def examples_of(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from coderl.lm import LanguageModel
@@ -59,13 +58,3 @@ def warm_start(
         length_of=losses.num_tokens,
         validate=validate,
     )
-
-
-def validation_loss(
-    model: LanguageModel, examples: Sequence[CrossEntropyExample], *, batch_size: int = 32
-) -> dict[str, float]:
-    """Return the mean of -log p over the tokens of all examples, as `loss`: what early stopping looks at."""
-    ordered = sorted(examples, key=losses.num_tokens)
-    parts = (ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))
-    with torch.inference_mode():
-        return {"loss": sum(losses.cross_entropy_of(model, part, ordered)[0].item() for part in parts)}
