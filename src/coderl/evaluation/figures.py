@@ -13,6 +13,8 @@ from coderl.types import Outcome
 
 Z_95 = 1.96
 """Half the width of a 95% interval, in standard errors."""
+LETTER_WIDTH = 7.5
+"""Of a row's label, about: so that the longest is not cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Curve:
 
 def dot_chart(rows: Sequence[DotRow], panels: Sequence[str], x_label: str) -> Markup:
     """Return a chart with a panel a difficulty: dots at the means, bars over 95% intervals, on one common scale."""
-    left, gap, right, top, row_height, width = 216.0, 26.0, 44.0, 30.0, 38.0, 1000.0
+    gap, right, top, row_height, width = 26.0, 44.0, 30.0, 38.0, 1000.0
+    left = max(216.0, 14 + LETTER_WIDTH * max((len(row.label) for row in rows), default=0))
     panel_width = (width - left - right - gap * (len(panels) - 1)) / max(len(panels), 1)
     ends = [min(1.0, e.mean + _half_width(e)) for row in rows for e in row.estimates.values()]
     ticks = _ticks(0.0, 100 * max([0.01, *ends]), 4 if len(panels) > 2 else 8)
