@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from coderl.execution import ExecutionConfig, Executor, Job, Limits, run
@@ -116,7 +117,9 @@ def test_a_killed_zygote_costs_no_verdict(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pool_module, "start", start)
     with Executor(ExecutionConfig(num_workers=1)) as executor:
         assert isinstance(next(executor.run([Job("print(input())", ECHO)])), ExecutionResult)
+        inside = psutil.Process(started[0]._process.pid).children(recursive=True)
         started[0]._process.kill()
+        assert not psutil.wait_procs(inside, timeout=30)[1], "what runs in its namespaces dies a moment later"
         (result,) = executor.run([Job("print(input()) # again", ECHO)])
         assert isinstance(result, ExecutionResult)
         assert result.outcome is Outcome.PASSED_TEST
