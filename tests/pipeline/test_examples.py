@@ -5,7 +5,6 @@ import pytest
 from coderl import lm, records
 from coderl.pipeline.config import ReturnsConfig
 from coderl.pipeline.examples import failed_pairs, group_examples, held_out_part, token_lines
-from coderl.pipeline.run import Selection
 from coderl.pipeline.tables import Score, Verdict, key, sample_canaries
 from coderl.types import ExecutionResult, LabelledProblem, Outcome, Problem, Program, ProgramKind
 
@@ -80,45 +79,6 @@ def test_held_out_parts_are_disjoint_and_of_the_asked_size():
     for part, share in ((0, 0.6), (1, 0.2), (2, 0.2)):
         assert parts.count(part) / 2000 == pytest.approx(share, abs=0.03)
     assert {held_out_part(f"problem-{i}", 0.0) for i in range(50)} == {0}
-
-
-def test_a_drop_beyond_the_threshold_ends_the_rounds(tmp_path):
-    from coderl.pipeline.config import RunConfig
-    from coderl.pipeline.console import Reporter
-
-    config = RunConfig.model_validate({"rounds": {"selection": {"max_drop": 0.05}}})
-    selection = Selection(config, tmp_path, [], Reporter(quiet=True))
-    for scores, has_dropped in [((0.30,), False), ((0.30, 0.26), False), ((0.30, 0.31, 0.255), True)]:
-        selection.scores = {str(i): s for i, s in enumerate(scores)}
-        assert selection.has_dropped == has_dropped
-    off = Selection(RunConfig.model_validate({"rounds": {"selection": None}}), tmp_path, [], Reporter(quiet=True))
-    off.judge("anything", tmp_path / "validate")
-    assert (off.best, off.has_dropped) == (None, False)
-
-
-def test_the_best_of_the_judged_actors_is_kept_and_ties_go_to_the_earlier(tmp_path, monkeypatch):
-    """Pass rates 0.3, 0.5, 0.5, 0.4: the second is the run's; 0.4 is a drop of 0.1."""
-    from coderl.pipeline import run
-    from coderl.pipeline.config import RunConfig
-    from coderl.pipeline.console import Reporter
-    from coderl.types import LabelledProblem, Problem, StdinTest
-
-    rates = iter([0.3, 0.5, 0.5, 0.4])
-    for name in ("sample", "execute"):
-        monkeypatch.setattr(run.stages, name, lambda *args, **options: None)
-    for name in ("programs_of", "verdicts_of"):
-        monkeypatch.setattr(run, name, lambda folder: [])
-    monkeypatch.setattr(run, "sample_canaries", lambda programs, verdicts: {"pass_rate": next(rates)})
-    problem = LabelledProblem(Problem("v", "Print 1."), hidden_tests=(StdinTest("", "1"),))
-    config = RunConfig.model_validate({"rounds": {"selection": {"max_drop": 0.05}}})
-    selection = Selection(config, tmp_path, [problem], Reporter(quiet=True))
-    dropped = []
-    for actor, folder in [("warm", tmp_path), *[(f"actor {i}", tmp_path / f"round-{i:02d}") for i in range(3)]]:
-        selection.judge(actor, folder / "validate")
-        dropped.append(selection.has_dropped)
-    assert selection.best == "actor 0"
-    assert dropped == [False, False, False, True]
-    assert selection.scores == {"warm-start": 0.3, "round-00": 0.5, "round-01": 0.5, "round-02": 0.4}
 
 
 def judged(*drawn):

@@ -119,7 +119,7 @@ class RoundsConfig(Config):
     """Earlier rounds whose samples, with the returns they had then, are trained on again in each round."""
     sample: SampleConfig = SampleConfig()
     selection: SelectionConfig | None = SelectionConfig()
-    """The run's actor is that of the best round on validation problems, the warm start included; None: the last."""
+    """The run's actor is that of the last round that none beats clearly on validation problems; None: the last."""
 
 
 class CriticConfig(Config):

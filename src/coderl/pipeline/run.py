@@ -21,8 +21,8 @@ from coderl import records
 from coderl.pipeline import learning, pretraining, search_report, stages
 from coderl.pipeline.config import ProblemsConfig, RunConfig, SampleConfig
 from coderl.pipeline.console import Reporter
+from coderl.pipeline.selection import Selection
 from coderl.pipeline.summary import write_report
-from coderl.pipeline.tables import programs_of, sample_canaries, verdicts_of
 from coderl.problems import jsonl
 from coderl.types import InputError, LabelledProblem, Problem
 
@@ -246,52 +246,7 @@ def reinforced(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | st
         selection.judge(actor, folder / "validate")
         if selection.has_dropped:
             break
-    return selection.best or actor
-
-
-SELECTION = "selection.json"
-"""Which actors were judged on validation problems, how, and which is the run's."""
-
-
-class Selection:
-    """Keeps the actor that does best on validation problems: the automatic return from a collapse.
-
-    Deviation: the paper trains to the end. With one policy a round a few dozen programs more or less decide, so a
-    better score here is no proof of a better policy; a much lower one is of a worse.
-    """
-
-    def __init__(self, config: RunConfig, run_dir: Path, problems: list[LabelledProblem], reporter: Reporter):
-        settings = config.rounds.selection
-        self.config, self.run_dir, self.reporter = config, run_dir, reporter
-        self.problems = [p for p in problems if p.hidden_tests][: settings.num_problems] if settings else []
-        self.scores: dict[str, float] = {}
-        self.best: Path | str | None = None
-
-    @property
-    def has_dropped(self) -> bool:
-        """True when the last actor is worse than the best by more than `max_drop`."""
-        settings, scores = self.config.rounds.selection, list(self.scores.values())
-        return settings is not None and bool(scores) and scores[-1] < max(scores) - settings.max_drop
-
-    def judge(self, actor: Path | str, out: Path) -> None:
-        """Draw programs for the validation problems with an actor, run them, and keep it if none was better."""
-        settings = self.config.rounds.selection
-        if settings is None or not self.problems:
-            return
-        drawn = self.config.rounds.sample.model_copy(update={"num_samples": settings.num_samples})
-        stages.sample(out / "sample", actor=actor, problems=bare(self.problems), config=drawn,
-                      prompt=self.config.prompt, seed=self.config.seed + 500, greedy=False,
-                      reporter=self.reporter)  # fmt: skip
-        stages.execute(out / "execute", programs=out / "sample", problems=self.problems, config=self.config.execution,
-                       reporter=self.reporter)  # fmt: skip
-        score = sample_canaries(programs_of(out / "sample"), verdicts_of(out / "execute"))["pass_rate"]
-        if self.best is None or score > max(self.scores.values()):
-            self.best = actor
-        self.scores[out.parent.name if out.parent != self.run_dir else "warm-start"] = score
-        best = max(self.scores, key=self.scores.__getitem__)
-        records.write_json(self.run_dir / SELECTION, {"pass_rates": self.scores, "best": best})
-        has_ended = ": a drop, the rounds end" if self.has_dropped else ""
-        self.reporter.say(f"  validation: {score:.1%} of programs pass; best so far: {best}{has_ended}")
+    return selection.kept or actor
 
 
 def _measure_drift(

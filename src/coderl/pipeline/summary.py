@@ -20,6 +20,7 @@ from coderl.lm import LanguageModel
 from coderl.pipeline.config import RunConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.search_report import search_figures
+from coderl.pipeline.selection import SELECTION, WARM_START
 from coderl.pipeline.stages import facts_of
 from coderl.pipeline.tables import Numbered, Verdict, key, numbered, outcome_counts, programs_of, scores_of, verdicts_of
 from coderl.pipeline.token_values import token_texts
@@ -295,15 +296,15 @@ def _tables(run_dir: Path) -> list[report.Table]:
         note = "`drift` is the critic of the round before on this round's samples of problems it has not seen."
         columns = ("stage", *CRITIC_FACTS, "AUROC at 25, 50, 75, 100%")
         tables.append(report.Table("Critics on held-out problems", note, columns, tuple(rows)))
-    path = run_dir / "selection.json"
-    chosen = records.read_json(path) if path.exists() else {"pass_rates": {}, "best": None}
+    path = run_dir / SELECTION
+    chosen = records.read_json(path) if path.exists() else {"pass_rates": {}, "kept": None}
     canaries = [(n.split("/")[0], f) for n, f in facts if n.startswith("round-") and n.endswith("/actor")]
     rows = [(name, *_cells(f, CANARIES), _percent(chosen["pass_rates"].get(name))) for name, f in canaries]
     if rows:
-        start = _percent(chosen["pass_rates"].get("warm-start"))
+        start = _percent(chosen["pass_rates"].get(WARM_START))
         note = "Of the samples drawn in the round, before it trains; KL to the warm start, a token, after it."
         note += f" On validation problems the warm start's programs pass in {start}; the run's actor is that of "
-        note += f"{chosen['best'] or 'the last round'}."
+        note += f"{chosen['kept'] or 'the last round'}."
         columns = ("round", *CANARIES, "validation after")
         tables.append(report.Table("Canaries", note, columns, tuple(rows)))
     return tables
