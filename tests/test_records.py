@@ -96,6 +96,13 @@ def test_stale_work_is_refused_with_what_changed(tmp_path: Path, finished: bool,
         records.Stage.open(tmp_path / "s", config=config, inputs=inputs)
 
 
+def test_a_setting_that_is_new_and_off_refuses_no_work(tmp_path: Path):
+    records.Stage.open(tmp_path / "s", config={"optim": {"n": 1}}).finish()
+    assert records.Stage.open(tmp_path / "s", config={"optim": {"n": 1, "new": None}}).is_complete
+    with pytest.raises(InputError, match=r"\(optim.new: null then, 0 now\)"):
+        records.Stage.open(tmp_path / "s", config={"optim": {"n": 1, "new": 0}})
+
+
 def test_the_content_hash_follows_the_bytes_and_not_the_facts(tmp_path: Path):
     hashes = []
     for name, text, fact in [("a", "x", 1), ("b", "x", 2), ("c", "y", 1)]:

@@ -230,8 +230,8 @@ class Stage:
 
 def _refuse_stale(path: Path, found: dict[str, Any], request: dict[str, Any]) -> None:
     for part in ("config", "inputs"):
-        if found.get(part) != request[part]:
-            changed = sorted(_differences(found.get(part), request[part]))
+        changed = sorted(_differences(found.get(part), request[part]))
+        if changed:
             raise InputError(
                 f"{path} was made with other {part} ({', '.join(changed[:4])}): "
                 "give another run directory, or delete that folder to redo it"
@@ -239,11 +239,12 @@ def _refuse_stale(path: Path, found: dict[str, Any], request: dict[str, Any]) ->
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """What differs, by name; a setting that one side does not know is like one that is None there."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old.keys() | new.keys():
             if old.get(key) != new.get(key):
                 yield from _differences(old.get(key), new.get(key), f"{prefix}{key}.")
-    else:
+    elif old != new:
         yield f"{prefix.rstrip('.')}: {_short(old)} then, {_short(new)} now"
 
 
