@@ -54,6 +54,16 @@ def test_one_step_is_adamw_by_hand():
     assert model.weight.item() == pytest.approx(1 - 0.1 * 0.05 - 0.1, rel=1e-6)
 
 
+@pytest.mark.parametrize(("weight", "moved"), [(4.0, 3.6), (-4.0, -4.4), (0.0, -0.0001)])
+def test_one_step_of_adafactor_is_a_share_of_the_weights_size(weight, moved):
+    """The first step is rate * sign * max(size, 0.001): with rate 0.1, 0.4 of a weight of size 4."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, weight)
+    config = OptimConfig(optimiser="adafactor", learning_rate=0.1, batch_size=1, num_steps=1, weight_decay=0.0)
+    list(train(model, [3.0], lambda m, part: (2 * m.weight.sum(), {}), config))
+    assert model.weight.item() == pytest.approx(moved, rel=1e-5)
+
+
 GOLDEN = [6.74619, 6.53854, 5.8708, 5.57561, 5.5272, 5.68714]
 
 
@@ -63,10 +73,12 @@ def test_golden_loss_trace(tiny, examples):
     assert [s.loss for s in steps] == pytest.approx(GOLDEN, rel=1e-3)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 5, 8])
-def test_a_run_killed_after_any_step_resumes_to_the_same_weights(tiny, examples, tmp_path, stop_after):
+@pytest.mark.parametrize(
+    ("stop_after", "optimiser"), [(1, "adamw"), (3, "adamw"), (5, "adamw"), (5, "adafactor"), (8, "adamw")]
+)
+def test_a_run_killed_after_any_step_resumes_to_the_same_weights(tiny, examples, tmp_path, stop_after, optimiser):
     """With dropout on, checkpoints every second step, and a caller that uses random numbers of its own."""
-    config = CONFIG.model_copy(update={"checkpoint_every_steps": 2})
+    config = CONFIG.model_copy(update={"checkpoint_every_steps": 2, "optimiser": optimiser})
     whole = tiny(dropout=0.2)
     expected = run(whole, examples, config)
 

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import OptimConfig, fraction_done, learning_rate, parameter_groups, plan_batches
+from coderl.training.optim import OptimConfig, build_optimiser, fraction_done, learning_rate, plan_batches
 
 
 def test_the_papers_warm_start_schedule():
@@ -58,9 +58,10 @@ def test_the_first_limit_reached_ends_a_run():
     assert fraction_done(OptimConfig(), progress) == pytest.approx(0.15), "ten epochs where nothing is said"
 
 
-def test_norms_and_biases_do_not_decay(tiny):
+@pytest.mark.parametrize("optimiser", ["adamw", "adafactor"])
+def test_norms_and_biases_do_not_decay(tiny, optimiser):
     model = nn.ModuleDict({"lm": tiny(), "head": nn.Linear(3, 2)})
-    decaying, others = parameter_groups(model, 0.05)
+    decaying, others = build_optimiser(model, OptimConfig(optimiser=optimiser, weight_decay=0.05)).param_groups
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
     names = {id(p): name for name, p in model.named_parameters()}
     kept = {names[id(p)] for p in others["params"]}
@@ -72,7 +73,7 @@ def test_norms_and_biases_do_not_decay(tiny):
 def test_frozen_weights_are_left_out():
     layer = nn.Linear(3, 2)
     layer.weight.requires_grad_(False)
-    assert [len(g["params"]) for g in parameter_groups(layer, 0.1)] == [0, 1]
+    assert [len(g["params"]) for g in build_optimiser(layer, OptimConfig()).param_groups] == [0, 1]
 
 
 def test_settings_that_cannot_be_met_are_refused():

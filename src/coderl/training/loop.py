@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import OptimConfig, fraction_done, learning_rate, parameter_groups, plan_batches
+from coderl.training.optim import OptimConfig, build_optimiser, fraction_done, learning_rate, plan_batches
 
 E = TypeVar("E")
 LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
@@ -176,7 +176,7 @@ class _Run:
         self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
         self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
         self.model = model
-        optimiser = torch.optim.AdamW(parameter_groups(model, config.weight_decay), config.learning_rate, config.betas)
+        optimiser = build_optimiser(model, config)
         self.objective, self.optimiser = self.accelerator.prepare(_Objective(model, loss_fn), optimiser)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.num_parts = self.accelerator.num_processes * config.gradient_accumulation_steps
