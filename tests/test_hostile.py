@@ -262,6 +262,7 @@ def _no_merges(folder: Path) -> None:
         (lambda f: _cut(f / "model.safetensors", 0), "header too small"),
         (lambda f: _weights(f, lambda w: w.update({QUERY: np.zeros((3, 5))})), "is (3, 5), expected (8, 8)"),
         (lambda f: _weights(f, lambda w: w.pop(QUERY)), f"the weights lack {QUERY}"),
+        (lambda f: _weights(f, lambda w: w[QUERY].__setitem__((3, 5), np.nan)), f"{QUERY} is not finite"),
         (lambda f: _pickled(f, zipped=False), "Weights only load failed"),
         (lambda f: _pickled(f, zipped=True), "Weights only load failed"),
         (_cut_pickle, "cannot be loaded"),
@@ -276,8 +277,8 @@ def _no_merges(folder: Path) -> None:
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
         (lambda f: (f / "tokenizer_config.json").write_text("[1]"), "cannot be loaded"),
     ],
-    ids=["cut", "empty", "shape", "lacking", "pickle", "zip", "cut-pickle", "type", "width", "depth", "family", "deep",
-         "half", "merges", "tokenizer-deep", "no-tokenizer", "tokenizer-list"],
+    ids=["cut", "empty", "shape", "lacking", "nan", "pickle", "zip", "cut-pickle", "type", "width", "depth", "family",
+         "deep", "half", "merges", "tokenizer-deep", "no-tokenizer", "tokenizer-list"],
 )  # fmt: skip
 def test_a_spoilt_model_is_not_sampled_from(
     spoil: Callable[[Path], Any], said: str, tiny: Path, problems: Path, tmp_path: Path, refused: Refused

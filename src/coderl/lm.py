@@ -107,8 +107,8 @@ class LanguageModel(nn.Module):
         """Return the model in a folder (or of a hub name), on `best_device` by default; its config decides the family.
 
         Raises:
-            InputError: no such folder or name, a folder that holds no such model, an unknown `dtype`, or a tokenizer
-                of another model.
+            InputError: no such folder or name, a folder that holds no such model, weights that are not finite, an
+                unknown `dtype`, or a tokenizer of another model.
         """
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -137,6 +137,9 @@ class LanguageModel(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
+            for weight, tensor in backbone.named_parameters():
+                if not tensor.isfinite().all():
+                    raise InputError(f"{weight} is not finite (training in float16 overflowed?)")
             model = cls(backbone, tokenizer).to(device or best_device()).eval()
             model.source = str(Path(name).resolve()) if Path(name).exists() else name
             return model
