@@ -22,7 +22,7 @@ import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ RECIPE = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
 CONTROL = "ce_control"
 REJECTION = "rejection_sampling"
 UNIFORM: dict[str, Any] = {"returns.spread": "uniform", "actor_training.rl_weight": 1.0}
-PAPER: dict[str, Any] = {"returns.baseline": "greedy", "returns.filter": "all"}
+RATE = "actor_training.optim.learning_rate"
+PAPER: dict[str, Any] = {"returns.baseline": "greedy", "returns.filter": "all", RATE: 3e-6}
 ARMS: dict[str, dict[str, Any]] = {
     "actor_critic": {},
     "uniform": UNIFORM,
@@ -60,6 +61,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "returns.filter": "all",
         "returns.count_copies": True,
         **UNIFORM,
+        RATE: 1e-5,
     },
     "grpo": {
         "returns.baseline": "group_normalised",
@@ -68,6 +70,7 @@ ARMS: dict[str, dict[str, Any]] = {
         **UNIFORM,
         "actor_training.clip_range": 0.2,
         "actor_training.kl_weight": 0.04,
+        RATE: 3e-4,
     },
     "paper": PAPER,
     "paper_uniform": {**PAPER, **UNIFORM},
@@ -76,14 +79,18 @@ ARMS: dict[str, dict[str, Any]] = {
     "paper_rl_only": {**PAPER, "actor_training.ce_weight": 0.0},
     CONTROL: {},
 }
-"""What each arm changes in the recipe. Rejection sampling is cross-entropy, from the warm start, on those samples of
-the actor-critic arm that passed, with as many updates as all its rounds; the uniform spread draws its own."""
+"""What each arm changes in the recipe. Arms that learn from negative returns have the rate that did best on validation
+problems of seed 5: at the recipe's they end with no program right. Rejection sampling is cross-entropy, from the warm
+start, on those samples of the actor-critic arm that passed, with as many updates as all its rounds; the uniform spread
+draws its own."""
 GROUPED = {"rloo": 4, "grpo": 4, **{name: 4 for name in ARMS if name.startswith("paper")}}
 """Samples a problem at least, of arms that compare them: they draw as many programs, for fewer problems."""
 DEFAULT_ARMS = ["uniform", "linear_decay", REJECTION, "rloo", "grpo", "paper", CONTROL]
 QUICK_ARMS = [REJECTION, CONTROL]
 QUICK_FLAGS = ["--rounds.num-rounds", "1"]
 """Half of the samples and updates: 10 CPU-minutes a seed."""
+ABLATION_FLAGS = QUICK_FLAGS
+"""The paper's training has one round."""
 ABLATIONS = ["paper_uniform", "paper_no_baseline", "paper_linear_decay", "paper", CONTROL, REJECTION, "paper_rl_only"]
 """The rows of the paper's Table 2 (A to D), then of Table 3 (CE, CE with samples, RL; both together is D)."""
 
@@ -136,7 +143,7 @@ def train_arm(
     settings = arm_config(arm, config)
     if arm == REJECTION:
         return _rejection_sampling(settings, folder, splits, warm, reporter)
-    _share_first_samples(folder / "actor_critic" / "round-00", folder / arm / "round-00", config, settings)
+    _share_first_round(arm, config, folder)
     return run.reinforced(settings, folder / arm, splits, warm, reporter)
 
 
@@ -144,8 +151,8 @@ def arm_config(arm: str, config: RunConfig) -> RunConfig:
     """Return the recipe with what the arm changes in it."""
     settings = config.model_dump(mode="json")
     for name, value in ARMS[arm].items():
-        group, _, key = name.partition(".")
-        settings[group][key] = value
+        *groups, key = name.split(".")
+        reduce(lambda group, part: group[part], groups, settings)[key] = value
     rounds, wanted = settings["rounds"], GROUPED.get(arm, 1)
     num_samples = rounds["sample"]["num_samples"]
     if num_samples < wanted and rounds["problems_per_round"]:
@@ -169,12 +176,18 @@ def _rejection_sampling(
     return out / "model"
 
 
-def _share_first_samples(found: Path, wanted: Path, config: RunConfig, settings: RunConfig) -> None:
-    """Copy the first round's programs and verdicts where both arms draw the same from the warm start."""
-    is_same = settings.rounds == config.rounds and settings.returns.baseline == config.returns.baseline
-    for name in ("sample", "execute"):
-        if is_same and (found / name / records.MANIFEST).exists() and not (wanted / name).exists():
-            shutil.copytree(found / name, wanted / name)
+def _share_first_round(arm: str, config: RunConfig, folder: Path) -> None:
+    """Copy what an earlier arm drew from the warm start, and its critic's values, where this arm would do the same."""
+    settings = arm_config(arm, config)
+    parts = ("sample", "execute", "critic", "score") if settings.returns.spread == "critic" else ("sample", "execute")
+    for other in ARMS:
+        found = arm_config(other, config)
+        if (found.rounds, found.returns.baseline) != (settings.rounds, settings.returns.baseline):
+            continue
+        for name in parts:
+            source, target = (folder / of / "round-00" / name for of in (other, arm))
+            if (source / records.MANIFEST).exists() and not target.exists():
+                shutil.copytree(source, target)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
@@ -357,7 +370,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where to write the figures")
     parser.add_argument("--figure", type=Path, help="where to draw them, as SVG")
     args, flags = parser.parse_known_args()
-    flags = [*(QUICK_FLAGS if args.quick else ()), *flags]
+    flags = [*(QUICK_FLAGS if args.quick else ABLATION_FLAGS if args.ablations else ()), *flags]
     chosen = args.arms or (ABLATIONS if args.ablations else QUICK_ARMS if args.quick else DEFAULT_ARMS)
     arms = ["actor_critic", *(arm for arm in ARMS if arm in chosen and arm != "actor_critic")]
     num_seeds = args.seeds or (2 if args.quick else 5)
