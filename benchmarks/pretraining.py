@@ -7,9 +7,11 @@ From each of so many files of the corpus's validation projects one function or c
 A model reads the first half of the statements of its body (fewer if they are over 128 tokens) and writes on, greedily
 and by sampling. The last line counts only if the model ended the sequence itself. A continuation parses if `ast.parse`
 takes the given lines with the first m of its n complete lines, m at least half of n, and one of the m is not blank and
-no comment: what may be cut is a statement that the token limit left open. `whole` asks for m = n. The authors' own
-continuation, cut to as many tokens, is measured in the same way. A model that has learned masked spans alone is also
-asked in its own format: what `<extra_id_0>` after the given lines stands for.
+no comment: what may be cut is a statement that the token limit left open. `whole` asks for m = n; `begins` only for
+such an m, which tells models apart that are too weak for more. The authors' own continuation, cut to as many tokens, is
+measured in the same way. A model that has learned masked spans alone is also asked in its own format: what
+`<extra_id_0>` after the given lines stands for. Differences are of the last model's samples minus the first's best way,
+with paired bootstraps over the functions.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -27,8 +30,11 @@ from coderl import records
 from coderl.actor import sampling
 from coderl.actor.sampling import SamplingConfig
 from coderl.corpus import CorpusFile
+from coderl.evaluation.pass_at_k import paired_bootstrap
 from coderl.lm import LanguageModel
 
+Scores = dict[str, dict[str, float]]
+"""Measure -> function's file -> mean over its continuations."""
 MIN_LINES = 8
 MAX_GIVEN_TOKENS = 128
 
@@ -53,7 +59,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, Scores] = {}
     for name, folder in (pair.split("=", 1) for pair in arguments.models):
         model = LanguageModel.load(folder)
         tasks = tasks_of(arguments.corpus, model, arguments.num_files)
@@ -75,10 +81,26 @@ def main() -> None:
         )
         table[f"{name}, T {arguments.temperature}, span format"] = score(tasks, spans(model, tasks, arguments, config))
         print(f"{name}: {time.process_time() - started:.0f} CPU-s")
-    print("| continuations | % that parse | % whole | % of lines kept | lines each |\n|---|---|---|---|---|")
-    for name, row in table.items():
-        print(f"| {name} | " + " | ".join(f"{row[key]:.1f}" for key in ("parses", "whole", "kept", "lines")) + " |")
-    records.write_json(arguments.out / "parsable.json", table)
+    print("| continuations | % that parse | % whole | % that begin with a statement | % of lines kept | lines each |")
+    print("|---|---|---|---|---|---|")
+    means = {name: {key: fmean(of.values()) for key, of in scores.items()} for name, scores in table.items()}
+    for name, row in means.items():
+        print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
+    records.write_json(arguments.out / "parsable.json", {"means": means, "differences": differences(table)})
+
+
+def differences(table: dict[str, Scores]) -> dict[str, dict[str, float]]:
+    """Print and return, for each measure, the last model's samples minus the best of the first model's rows."""
+    names = [name for name in table if not name.startswith("the authors")]
+    first = [name for name in names if name.split(",")[0] == names[0].split(",")[0]]
+    last = names[-2]
+    found = {}
+    for key in ("parses", "begins"):
+        best = max(first, key=lambda name: fmean(table[name][key].values()))
+        interval = paired_bootstrap(table[last][key], table[best][key], seed=0)
+        found[key] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+        print(f"{key}: {last} minus {best}: {interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})")
+    return found
 
 
 def tasks_of(corpus: Path, model: LanguageModel, num_files: int) -> list[Task]:
@@ -138,19 +160,26 @@ def spans(
     return rows
 
 
-def score(tasks: list[Task], written: list[list[tuple[str, bool]]]) -> dict[str, float]:
-    """Shares in %, each function's continuations averaged first."""
-    totals = {"parses": 0.0, "whole": 0.0, "kept": 0.0, "lines": 0.0}
+def score(tasks: list[Task], written: list[list[tuple[str, bool]]]) -> Scores:
+    """Shares in %, the mean over each function's continuations."""
+    scores: Scores = {key: {} for key in ("parses", "whole", "begins", "kept", "lines")}
     for task, row in zip(tasks, written, strict=True):
-        for text, is_ended in row:
-            lines = text.split("\n") if is_ended else text.split("\n")[:-1]
-            kept = num_parsed(task.given, lines)
-            is_statement = any(line.strip() and not line.strip().startswith("#") for line in lines[:kept])
-            totals["parses"] += 100 * (is_statement and 2 * kept >= len(lines)) / len(row)
-            totals["whole"] += 100 * (is_statement and kept == len(lines)) / len(row)
-            totals["kept"] += 100 * kept / max(len(lines), 1) / len(row)
-            totals["lines"] += len(lines) / len(row)
-    return {name: total / len(tasks) for name, total in totals.items()}
+        found = [_judge(task.given, text.split("\n") if is_ended else text.split("\n")[:-1]) for text, is_ended in row]
+        for key, of in scores.items():
+            of[task.path] = fmean(one[key] for one in found)
+    return scores
+
+
+def _judge(given: str, lines: list[str]) -> dict[str, float]:
+    kept = num_parsed(given, lines)
+    begins = any(line.strip() and not line.strip().startswith("#") for line in lines[:kept])
+    return {
+        "parses": 100.0 * (begins and 2 * kept >= len(lines)),
+        "whole": 100.0 * (begins and kept == len(lines)),
+        "begins": 100.0 * begins,
+        "kept": 100.0 * kept / max(len(lines), 1),
+        "lines": float(len(lines)),
+    }
 
 
 def num_parsed(given: str, lines: list[str]) -> int:
