@@ -1,18 +1,8 @@
 """A random model small enough that a step takes milliseconds."""
 
 import pytest
-import torch
 
 from coderl import lm
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny matrices are slower on two threads, and much slower on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
