@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="2 seeds, one round, the controls only")
     parser.add_argument("--seeds", type=int, default=None, help="how many; 5 unless quick")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="choose settings on seeds below 10")
-    parser.add_argument("--ablations", action="store_true", help="the arms of the paper's Tables 2 and 3")
+    parser.add_argument("--ablations", action="store_true", help="the arms of the paper's Tables 2 and 3, one round")
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), help="beside actor_critic")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="settings of all arms")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="seeds trained side by side")

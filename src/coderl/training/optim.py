@@ -27,7 +27,7 @@ class OptimConfig(BaseModel):
     its queries at 0.01, and no rate of AdamW suits both."""
     learning_rate: float = Field(default=2e-5, gt=0)
     """Peak rate. The paper's for AdamW and a 770 M model; models of a million parameters take 100 times as much.
-    Of Adafactor the share of its size that a tensor moves in a step, about 0.03."""
+    Of Adafactor the share of its size that a tensor moves in a step, about 0.01."""
     batch_size: int = Field(default=32, ge=1)
     """Examples an update, over all processes and accumulation steps together."""
     num_epochs: int | None = Field(default=None, ge=1)
