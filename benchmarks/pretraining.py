@@ -35,6 +35,7 @@ from coderl.lm import LanguageModel
 
 Scores = dict[str, dict[str, float]]
 """Measure -> function's file -> mean over its continuations."""
+AUTHORS = "the authors"
 MIN_LINES = 8
 MAX_GIVEN_TOKENS = 128
 
@@ -59,19 +60,20 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    table: dict[str, Scores] = {}
+    table: dict[tuple[str, str], Scores] = {}
+    at = f"T {arguments.temperature}"
     for name, folder in (pair.split("=", 1) for pair in arguments.models):
         model = LanguageModel.load(folder)
         tasks = tasks_of(arguments.corpus, model, arguments.num_files)
-        table.setdefault(f"the authors ({len(tasks)} functions)", score(tasks, authors(model, tasks, arguments)))
+        table.setdefault((AUTHORS, f"{len(tasks)} functions"), score(tasks, authors(model, tasks, arguments)))
         config = SamplingConfig(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens)
         prompts = [model.encode_prompt(task.given) for task in tasks]
         started = time.process_time()
         drawn = [[tokens] for tokens in sampling.greedy(model, prompts, config=config)]
-        table[f"{name}, greedy"] = score(tasks, texts(model, drawn))
+        table[name, "greedy"] = score(tasks, texts(model, drawn))
         drawn = sampling.sample(model, prompts, num_samples=arguments.num_samples, config=config, seed=0)
         written = texts(model, drawn)
-        table[f"{name}, T {arguments.temperature}"] = score(tasks, written)
+        table[name, at] = score(tasks, written)
         records.write_jsonl(
             arguments.out / f"{name}.jsonl",
             (
@@ -79,27 +81,27 @@ def main() -> None:
                 for t, ws in zip(tasks, written, strict=True)
             ),
         )
-        table[f"{name}, T {arguments.temperature}, span format"] = score(tasks, spans(model, tasks, arguments, config))
+        table[name, f"{at}, span format"] = score(tasks, spans(model, tasks, arguments, config))
         print(f"{name}: {time.process_time() - started:.0f} CPU-s")
     print("| continuations | % that parse | % whole | % that begin with a statement | % of lines kept | lines each |")
     print("|---|---|---|---|---|---|")
-    means = {name: {key: fmean(of.values()) for key, of in scores.items()} for name, scores in table.items()}
+    means = {", ".join(row): {key: fmean(of.values()) for key, of in scores.items()} for row, scores in table.items()}
     for name, row in means.items():
         print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
-    records.write_json(arguments.out / "parsable.json", {"means": means, "differences": differences(table)})
+    records.write_json(arguments.out / "parsable.json", {"means": means, "differences": differences(table, at)})
 
 
-def differences(table: dict[str, Scores]) -> dict[str, dict[str, float]]:
+def differences(table: dict[tuple[str, str], Scores], at: str) -> dict[str, dict[str, float]]:
     """Print and return, for each measure, the last model's samples minus the best of the first model's rows."""
-    names = [name for name in table if not name.startswith("the authors")]
-    first = [name for name in names if name.split(",")[0] == names[0].split(",")[0]]
-    last = names[-2]
+    models = [model for model, _ in table if model != AUTHORS]
+    first, last = [row for row in table if row[0] == models[0]], (models[-1], at)
     found = {}
     for key in ("parses", "begins"):
-        best = max(first, key=lambda name: fmean(table[name][key].values()))
+        best = max(first, key=lambda row: fmean(table[row][key].values()))
         interval = paired_bootstrap(table[last][key], table[best][key], seed=0)
         found[key] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-        print(f"{key}: {last} minus {best}: {interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})")
+        bounds = f"({interval.low:+.1f} to {interval.high:+.1f})"
+        print(f"{key}: {', '.join(last)} minus {', '.join(best)}: {interval.mean:+.1f} {bounds}")
     return found
 
 
