@@ -170,8 +170,9 @@ def _rejection_sampling(
     limits = {name: value * len(rounds) for name in ("num_steps", "num_epochs") if (value := getattr(optim, name))}
     more = config.actor_training.model_copy(update={"optim": optim.model_copy(update=limits)})
     learning.train_actor(
-        out, actor=warm, pools=[(r / "sample", r / "execute", None) for r in rounds], problems=run.bare(splits.tested),
-        solved=splits.solved, config=more, returns_config=config.returns, prompt=config.prompt, reporter=reporter,
+        out, actor=warm, pools=[(r / "sample", r / "execute", None) for r in rounds],
+        problems=stages.bare(splits.tested), solved=splits.solved, config=more, returns_config=config.returns,
+        prompt=config.prompt, reporter=reporter,
     )  # fmt: skip
     return out / "model"
 
@@ -216,7 +217,7 @@ def _draw(
     drawn = settings.sampling.model_copy(update={"temperature": temperature})
     num_samples = settings.num_samples if greedy else max(settings.num_samples // 2, 1)
     sample = SampleConfig(num_samples=num_samples, sampling=drawn)
-    stages.sample(out / "sample", actor=model, problems=run.bare(problems), config=sample, prompt=config.prompt,
+    stages.sample(out / "sample", actor=model, problems=stages.bare(problems), config=sample, prompt=config.prompt,
                   seed=config.seed + 1000, greedy=greedy, reporter=reporter)  # fmt: skip
     stages.execute(out / "execute", programs=out / "sample", problems=problems, config=config.execution,
                    reporter=reporter)  # fmt: skip

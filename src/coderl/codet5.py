@@ -18,7 +18,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from coderl.lm import SPECIAL_TOKENS, LanguageModel, fast_tokenizer
+from coderl.lm import SPECIAL_TOKENS, LanguageModel, fast_tokenizer, refuse_not_finite
 from coderl.records import read_json
 from coderl.types import InputError
 
@@ -182,9 +182,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise InputError(f"{found[0]}: expected weights by name")
     weights = {str(name): w.float() for name, w in weights.items()}
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{found[0]}: {name} is not finite (training in float16 overflowed?)")
+    refuse_not_finite((f"{found[0]}: {name}", tensor) for name, tensor in weights.items())
     return weights
 
 

@@ -137,9 +137,7 @@ class LanguageModel(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name)
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
-            for weight, tensor in backbone.named_parameters():
-                if not tensor.isfinite().all():
-                    raise InputError(f"{weight} is not finite (training in float16 overflowed?)")
+            refuse_not_finite(backbone.named_parameters())
             model = cls(backbone, tokenizer).to(device or best_device()).eval()
             model.source = str(Path(name).resolve()) if Path(name).exists() else name
             return model
@@ -456,6 +454,13 @@ def keep_first_layers(model: LanguageModel, num_layers: int) -> None:
                 setattr(config, name, num_layers)
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:num_layers]
+
+
+def refuse_not_finite(weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Raise an `InputError` that names the first of the named weights with a NaN or an infinity."""
+    for name, tensor in weights:
+        if not tensor.isfinite().all():
+            raise InputError(f"{name} is not finite (training in float16 overflowed?)")
 
 
 def tiny_t5(

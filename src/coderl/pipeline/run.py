@@ -22,9 +22,10 @@ from coderl.pipeline import learning, pretraining, search_report, stages
 from coderl.pipeline.config import ProblemsConfig, RunConfig, SampleConfig
 from coderl.pipeline.console import Reporter
 from coderl.pipeline.selection import Selection
+from coderl.pipeline.stages import bare
 from coderl.pipeline.summary import write_report
 from coderl.problems import jsonl
-from coderl.types import InputError, LabelledProblem, Problem
+from coderl.types import InputError, LabelledProblem
 
 RECIPE = "recipe.json"
 """The resolved configuration of a run; one that is refused does not replace it."""
@@ -107,11 +108,6 @@ def _refuse_overlap(splits: Splits) -> None:
             if seen.setdefault(text, name) != name:
                 stands = f"problem {labelled.problem.problem_id!r} of {name} also stands in {seen[text]}"
                 raise InputError(f"{stands}: splits must not mix")
-
-
-def bare(problems: Sequence[LabelledProblem]) -> list[Problem]:
-    """Return what a generator may see of some problems."""
-    return [p.problem for p in problems]
 
 
 def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:

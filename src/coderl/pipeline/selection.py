@@ -55,7 +55,7 @@ class Selection:
         if settings is None or not self.problems:
             return
         drawn = self.config.rounds.sample.model_copy(update={"num_samples": settings.num_samples})
-        stages.sample(out / "sample", actor=actor, problems=[p.problem for p in self.problems], config=drawn,
+        stages.sample(out / "sample", actor=actor, problems=stages.bare(self.problems), config=drawn,
                       prompt=self.config.prompt, seed=self.config.seed + 500, greedy=False,
                       reporter=self.reporter)  # fmt: skip
         stages.execute(out / "execute", programs=out / "sample", problems=self.problems, config=self.config.execution,

@@ -83,6 +83,11 @@ def hash_problems(problems: Iterable[LabelledProblem]) -> str:
     return digest.hexdigest()
 
 
+def bare(problems: Iterable[LabelledProblem]) -> list[Problem]:
+    """Return what a generator may see of some problems."""
+    return [p.problem for p in problems]
+
+
 def hash_bare(problems: Iterable[Problem]) -> str:
     """Return the content hash of what a generator sees of some problems."""
     return records.hash_value([asdict(p) for p in problems])
