@@ -30,15 +30,21 @@ from rich.table import Table
 from coderl import problems as data
 from coderl import records
 from coderl.critic_sampling.search import CriticSamplingConfig
+from coderl.evaluation import anytime
+from coderl.evaluation.anytime import METRICS, Attempt, Attempts
 from coderl.evaluation.pass_at_k import average, paired_bootstrap
-from coderl.pipeline import anytime, stages
-from coderl.pipeline.anytime import METRICS, Attempt, Attempts
-from coderl.pipeline.config import RunConfig, SampleConfig, load_recipe
-from coderl.pipeline.console import Reporter
-from coderl.pipeline.ranking import rank_programs
-from coderl.pipeline.run import RECIPE, run
-from coderl.pipeline.tables import programs_of, verdicts_of
-from coderl.types import InputError, LabelledProblem, Program, ProgramKind
+from coderl.recipe import RunConfig, SampleConfig, load_recipe
+from coderl.stages import stages
+from coderl.stages.console import Reporter
+from coderl.stages.rank import rank_programs
+from coderl.stages.run import RECIPE, run
+from coderl.stages.tables import programs_of, verdicts_of
+from coderl.types import (
+    InputError,
+    LabelledProblem,
+    Program,
+    ProgramKind,
+)
 
 FIRST_SEED = 20
 """Of the runs that are trained here: settings were chosen on smaller seeds."""

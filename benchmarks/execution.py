@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl.execution import ExecutionConfig, Executor, Job
-from coderl.execution.graders import verdict_of
+from coderl.execution.audit.graders import verdict_of
 from coderl.types import CallTest, StdinTest
 
 KINDS = ("stdin", "call")

@@ -24,8 +24,8 @@ from rich.progress import track
 
 from coderl import records
 from coderl.execution import ExecutionConfig
-from coderl.pipeline import stages
-from coderl.pipeline.console import Reporter
+from coderl.stages import stages
+from coderl.stages.console import Reporter
 from coderl.types import LabelledProblem, Problem, Program
 from execution import below, tests_of
 

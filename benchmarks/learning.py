@@ -33,10 +33,10 @@ from rich.table import Table
 from coderl import records
 from coderl.evaluation.figures import DotRow, dot_chart
 from coderl.evaluation.pass_at_k import Estimate, Summary, paired_bootstrap
-from coderl.pipeline import learning, run, stages
-from coderl.pipeline.config import RunConfig, SampleConfig, load_recipe
-from coderl.pipeline.console import Reporter
-from coderl.pipeline.summary import evaluation
+from coderl.recipe import RunConfig, SampleConfig, load_recipe
+from coderl.stages import learning, run, stages
+from coderl.stages.console import Reporter
+from coderl.stages.report import evaluation
 from coderl.types import LabelledProblem
 
 FIRST_SEED = 10

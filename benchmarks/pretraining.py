@@ -27,11 +27,11 @@ from statistics import fmean
 import torch
 
 from coderl import records
-from coderl.actor import sampling
-from coderl.actor.sampling import SamplingConfig
 from coderl.corpus import CorpusFile
+from coderl.engines import transformers as sampling
+from coderl.engines.transformers import SamplingConfig
 from coderl.evaluation.pass_at_k import paired_bootstrap
-from coderl.lm import LanguageModel
+from coderl.models.lm import LanguageModel
 
 Scores = dict[str, dict[str, float]]
 """Measure -> function's file -> mean over its continuations."""

@@ -18,7 +18,7 @@ from programs import corpus
 from rich.progress import track
 
 from coderl.execution import ExecutionConfig, Executor, Job
-from coderl.execution.graders import verdict_of
+from coderl.execution.audit.graders import verdict_of
 from coderl.types import StdinTest
 from execution import below, tests_of
 

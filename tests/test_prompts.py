@@ -15,7 +15,15 @@ from coderl.prompts import (
     fit,
     repair_prompt,
 )
-from coderl.types import AssertTest, CallTest, InputError, LabelledProblem, Outcome, Problem, StdinTest
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    InputError,
+    LabelledProblem,
+    Outcome,
+    Problem,
+    StdinTest,
+)
 
 STDIN = Problem("0000", "Add two numbers.", example_tests=(StdinTest("1 2\n", "3\n"),))
 CALL = Problem("0001", "Add.", fn_name="add", starter_code="def add(a, b):\n\t", example_tests=(CallTest((1, 2), 3),))

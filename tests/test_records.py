@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from coderl import records
-from coderl.types import InputError, Outcome, Program, ProgramKind
+from coderl.types import (
+    InputError,
+    Outcome,
+    Program,
+    ProgramKind,
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from coderl.types import AssertTest, InputError, Outcome, Problem
+from coderl.types import (
+    AssertTest,
+    InputError,
+    Outcome,
+    Problem,
+)
 
 PromptStyle = Literal["default", "apps_train", "apps_generate", "chatml", "humaneval"]
 """`default` serves training, sampling and scoring alike; `apps_train` and `apps_generate` are the two templates of the

@@ -7,7 +7,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderl.corpus.near_duplicates import NearDuplicates, jaccard, shingles, signature
+from coderl.corpus.near_duplicates import (
+    NearDuplicates,
+    jaccard,
+    shingles,
+    signature,
+)
 
 
 def brute_shingles(text):

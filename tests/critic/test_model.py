@@ -5,9 +5,14 @@ import math
 import pytest
 import torch
 
-from coderl import lm
-from coderl.critic.model import Critic, likelihood_features, running_max, running_mean
-from coderl.lm import Batch
+from coderl.critic.model import (
+    Critic,
+    likelihood_features,
+    running_max,
+    running_mean,
+)
+from coderl.models import lm
+from coderl.models.lm import Batch
 from coderl.types import InputError
 
 PROMPTS = [(10, 11, 12, 13), (10, 11)]

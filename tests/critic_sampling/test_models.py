@@ -2,16 +2,23 @@
 
 import pytest
 
-from coderl.actor.model import Actor, PromptConfig
-from coderl.actor.sampling import SamplingConfig
 from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import NoRound, PrefixRequest
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample
+from coderl.engines.actor import Actor, PromptConfig
+from coderl.engines.transformers import SamplingConfig
 from coderl.execution import ExecutionConfig, open_executor
-from coderl.lm import tiny_t5, train_tokenizer
-from coderl.pipeline.stages import run_example_tests
-from coderl.types import AssertTest, CallTest, Outcome, Problem, Program, ProgramKind
+from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.stages.stages import run_example_tests
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    Outcome,
+    Problem,
+    Program,
+    ProgramKind,
+)
 
 TEXT = "s = 'né'\n"
 PROBLEM = Problem("p", "Print.", fn_name="f", example_tests=(CallTest((2,), 4),))

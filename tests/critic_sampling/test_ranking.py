@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from coderl.critic_sampling.inputs import mutated_inputs
 from coderl.critic_sampling.ranking import class_sizes, open_behaviours, rank
 from coderl.execution import ExecutionConfig
-from coderl.types import AssertTest, CallTest, ExecutionResult, Outcome, Problem, Program, SandboxError, StdinTest
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    ExecutionResult,
+    Outcome,
+    Problem,
+    Program,
+    SandboxError,
+    StdinTest,
+)
 
 PASS, FAIL = ExecutionResult(Outcome.PASSED_TEST), ExecutionResult(Outcome.FAILED_TEST)
 

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderl.critic_sampling.candidates import NoRound, SearchRow, Spend, rows
+from coderl.critic_sampling.candidates import (
+    NoRound,
+    SearchRow,
+    Spend,
+    rows,
+)
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample, critic_sample_many
 from coderl.records import read_table, write_table
 from coderl.types import (

@@ -5,9 +5,17 @@ import pytest
 from coderl import records
 from coderl.cli import main
 from coderl.evaluation import paper
-from coderl.pipeline.tables import Verdict
 from coderl.problems import jsonl
-from coderl.types import InputError, LabelledProblem, Outcome, Problem, Program, ProgramKind, StdinTest
+from coderl.stages.tables import Verdict
+from coderl.types import (
+    InputError,
+    LabelledProblem,
+    Outcome,
+    Problem,
+    Program,
+    ProgramKind,
+    StdinTest,
+)
 
 
 def test_all_is_the_mean_over_the_5000_problems_of_apps():

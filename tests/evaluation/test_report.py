@@ -4,7 +4,13 @@ from pathlib import Path
 
 from coderl.evaluation import report
 from coderl.evaluation.pass_at_k import Interval, ProblemCounts, summarise
-from coderl.evaluation.report import Contrast, HeadlineRow, OutcomeDistribution, ReportData, SampleProgram
+from coderl.evaluation.report import (
+    Contrast,
+    HeadlineRow,
+    OutcomeDistribution,
+    ReportData,
+    SampleProgram,
+)
 from coderl.types import Outcome
 
 HOSTILE = "<script>alert(1)</script>"

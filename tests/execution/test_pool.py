@@ -11,10 +11,24 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coderl.execution import ExecutionConfig, Executor, Job, Limits, run
+from coderl.execution import (
+    ExecutionConfig,
+    Executor,
+    Job,
+    Limits,
+    run,
+)
 from coderl.execution import pool as pool_module
-from coderl.execution.sandbox import ZygoteProcess
-from coderl.types import AssertTest, CallTest, ExecutionResult, InputError, Outcome, SandboxError, StdinTest
+from coderl.execution.sandbox.process import ZygoteProcess
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    ExecutionResult,
+    InputError,
+    Outcome,
+    SandboxError,
+    StdinTest,
+)
 
 ECHO = (StdinTest("a\n", "a\n"),)
 

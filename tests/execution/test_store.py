@@ -12,8 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.execution.store import Keys, ResultStore, StoredExecutor, policy_of
-from coderl.types import AssertTest, CallTest, ExecutionResult, InputError, Outcome, SandboxError, StdinTest
+from coderl.execution.store import (
+    Keys,
+    ResultStore,
+    StoredExecutor,
+    policy_of,
+)
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    ExecutionResult,
+    InputError,
+    Outcome,
+    SandboxError,
+    StdinTest,
+)
 
 FULL = ExecutionResult(
     Outcome.RUNTIME_ERROR,

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from coderl.execution import ExecutionConfig, Executor, Job
-from coderl.types import AssertTest, CallTest, ExecutionResult, Outcome, StdinTest, UnitTest
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    ExecutionResult,
+    Outcome,
+    StdinTest,
+    UnitTest,
+)
 
 CE, RE, FT, PASS = Outcome.COMPILE_ERROR, Outcome.RUNTIME_ERROR, Outcome.FAILED_TEST, Outcome.PASSED_TEST
 SQUARES = (StdinTest("3\n", "9\n"), StdinTest("-4\n", "16\n"), StdinTest("0\n", "0\n"))

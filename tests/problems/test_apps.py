@@ -8,7 +8,12 @@ import pytest
 
 from coderl import problems
 from coderl.problems import apps
-from coderl.types import CallTest, InputError, LabelledProblem, StdinTest
+from coderl.types import (
+    CallTest,
+    InputError,
+    LabelledProblem,
+    StdinTest,
+)
 
 
 def write_folder(root: Path, name: str = "0000", question: str = "Add.\n", **files: Any) -> Path:

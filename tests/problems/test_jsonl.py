@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from coderl import problems
 from coderl.problems import jsonl
-from coderl.types import AssertTest, CallTest, InputError, LabelledProblem, Problem, StdinTest
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    InputError,
+    LabelledProblem,
+    Problem,
+    StdinTest,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from coderl import problems
-from coderl.problems import miniapps
+from coderl.problems.miniapps import data as miniapps
 from coderl.types import InputError
 
 APPS_LINE = {"problem_id": 0, "question": "Add.", "solutions": "", "input_output": "", "difficulty": "interview"}

@@ -7,7 +7,12 @@ import torch
 
 from coderl.critic.model import Critic
 from coderl.training import losses
-from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample, Size
+from coderl.training.losses import (
+    ActorExample,
+    CriticExample,
+    CrossEntropyExample,
+    Size,
+)
 from coderl.types import Outcome
 
 LOG_PROBS = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, 77.0, 99.0]])

@@ -5,7 +5,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import OptimConfig, build_optimiser, fraction_done, learning_rate, plan_batches
+from coderl.training.optim import (
+    OptimConfig,
+    build_optimiser,
+    fraction_done,
+    learning_rate,
+    plan_batches,
+)
 
 
 def test_the_papers_warm_start_schedule():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderl import lm
+from coderl.models import lm
 from coderl.training.optim import OptimConfig
 from coderl.training.pretrain import (
     examples_of,

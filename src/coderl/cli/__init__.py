@@ -8,8 +8,18 @@ from collections.abc import Sequence
 import cyclopts
 from pydantic import ValidationError
 
-from coderl.cli import codexglue, corpus, data, original, programs, results, runs, sandbox, training
+from coderl.cli import (
+    corpus,
+    data,
+    original,
+    programs,
+    results,
+    runs,
+    sandbox,
+    training,
+)
 from coderl.cli.apps import app
+from coderl.codexglue import commands as codexglue
 from coderl.training.loop import TrainingError
 from coderl.types import InputError, SandboxError
 

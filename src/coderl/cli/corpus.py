@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 from coderl import problems as data
-from coderl.actor.model import PromptConfig
 from coderl.cli.apps import Flat, app
-from coderl.pipeline import corpus as corpora
-from coderl.pipeline import pretraining, stages
-from coderl.pipeline.config import PretrainConfig, TinyConfig
-from coderl.pipeline.console import Reporter
-from coderl.pipeline.corpus import CorpusConfig
+from coderl.corpus import build as corpora
+from coderl.corpus.build import CorpusConfig
+from coderl.engines.actor import PromptConfig
+from coderl.recipe import PretrainConfig, TinyConfig
+from coderl.stages import pretrain as pretraining
+from coderl.stages import stages
+from coderl.stages.console import Reporter
 from coderl.types import InputError
 
 

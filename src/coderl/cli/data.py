@@ -15,9 +15,10 @@ from coderl import problems as data
 from coderl import records
 from coderl.cli.apps import Flat, app, problems_app
 from coderl.execution import ExecutionConfig, Job, open_executor
-from coderl.pipeline import stages
-from coderl.pipeline.console import Reporter
-from coderl.problems import jsonl, miniapps
+from coderl.problems import jsonl
+from coderl.problems.miniapps import data as miniapps
+from coderl.stages import stages
+from coderl.stages.console import Reporter
 from coderl.types import Outcome, SandboxError
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from coderl import problems as data
 from coderl.cli.apps import app
-from coderl.pipeline import stages
-from coderl.pipeline.console import Reporter
+from coderl.stages import stages
+from coderl.stages.console import Reporter
 
 
 @app.command(name="import-original")
@@ -32,7 +32,7 @@ def import_original(
         split: Only this split of the problems.
         tokenizer: A folder whose tokenizer gives the programs the tokens that training needs.
     """
-    from coderl.pipeline import original_files
+    from coderl.interop import original_files
 
     original_files.import_files(
         out,
@@ -68,7 +68,7 @@ def export_original(
         split: Only this split of the problems.
         tokenizer: A folder with the actor's tokenizer; needed with `--scores`.
     """
-    from coderl.pipeline import original_export, original_files
+    from coderl.interop import original_export, original_files
 
     number = original_export.export_files(
         out,
@@ -96,8 +96,8 @@ def import_checkpoint(
         tokenizer: A folder with CodeT5's tokenizer, or with its `*vocab.json` and `*merges.txt`.
         out: The model's folder.
     """
-    from coderl.codet5 import load_tokenizer
-    from coderl.critic import original_checkpoint
+    from coderl.interop import original_checkpoint
+    from coderl.models.codet5 import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
     if kind == "actor":

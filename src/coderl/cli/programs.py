@@ -15,17 +15,17 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.actor.model import PromptConfig
 from coderl.cli.apps import Flat, app
 from coderl.critic_sampling.search import CriticSamplingConfig
+from coderl.engines.actor import PromptConfig
 from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig
-from coderl.pipeline import repair as repairing
-from coderl.pipeline import stages
-from coderl.pipeline.config import SampleConfig
-from coderl.pipeline.console import Reporter
-from coderl.pipeline.ranking import rank_programs
-from coderl.pipeline.tables import Verdict, key
+from coderl.recipe import SampleConfig
+from coderl.stages import repair_program as repairing
+from coderl.stages import stages
+from coderl.stages.console import Reporter
+from coderl.stages.rank import rank_programs
+from coderl.stages.tables import Verdict, key
 from coderl.types import InputError, Outcome
 
 

@@ -13,8 +13,8 @@ from coderl import problems as data
 from coderl import records
 from coderl.cli.apps import app
 from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
-from coderl.pipeline import summary
-from coderl.pipeline.ranking import rankings
+from coderl.stages import report as summary
+from coderl.stages.rank import rankings
 from coderl.types import InputError
 
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]

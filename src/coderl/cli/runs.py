@@ -17,13 +17,11 @@ from coderl import problems as data
 from coderl import records
 from coderl.cli.apps import app
 from coderl.evaluation import paper
-from coderl.pipeline import summary, verify
-from coderl.pipeline.config import (
-    RunConfig,
-    load_recipe,
-)
-from coderl.pipeline.console import Reporter
-from coderl.pipeline.run import run as run_all
+from coderl.recipe import RunConfig, load_recipe
+from coderl.stages import report as summary
+from coderl.stages import verify
+from coderl.stages.console import Reporter
+from coderl.stages.run import run as run_all
 
 
 @app.command

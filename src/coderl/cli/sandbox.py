@@ -11,10 +11,10 @@ from cyclopts import Parameter
 
 from coderl.cli.apps import Flat, app
 from coderl.execution import ExecutionConfig
-from coderl.execution.audit import main_audit
+from coderl.execution.audit.run import main_audit
 from coderl.execution.backends import TOKEN_VARIABLE
 from coderl.execution.probes import print_doctor
-from coderl.execution.serve import main_serve
+from coderl.execution.remote.serve import main_serve
 
 
 @app.command(name="audit-grader")

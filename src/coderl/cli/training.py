@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 from coderl import problems as data
-from coderl.actor.model import PromptConfig
 from coderl.cli.apps import Flat, app
-from coderl.pipeline import learning, stages
-from coderl.pipeline.config import (
-    CriticConfig,
-    RepairConfig,
-    ReturnsConfig,
-)
-from coderl.pipeline.console import Reporter
-from coderl.training.train_actor import ActorTrainingConfig
+from coderl.engines.actor import PromptConfig
+from coderl.recipe import CriticConfig, RepairConfig, ReturnsConfig
+from coderl.rl.staged import ActorTrainingConfig
+from coderl.stages import learning, stages
+from coderl.stages.console import Reporter
 from coderl.training.warm_start import WarmStartConfig
 from coderl.types import InputError
 

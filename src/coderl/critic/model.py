@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad as widen
 
-from coderl.lm import Batch, LanguageModel
+from coderl.models.lm import Batch, LanguageModel
 from coderl.records import atomic_dir, read_json, write_json
 from coderl.types import InputError, Outcome
 

@@ -8,7 +8,14 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from coderl.critic_sampling.ranking import rank
-from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
+from coderl.types import (
+    ExecutionResult,
+    Outcome,
+    Problem,
+    Program,
+    ProgramKind,
+    SandboxError,
+)
 
 # ----------------------------------------------------------------------------------------------- what others provide
 

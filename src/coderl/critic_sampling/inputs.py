@@ -9,7 +9,13 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from coderl.types import AssertTest, CallTest, Problem, StdinTest, UnitTest
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    Problem,
+    StdinTest,
+    UnitTest,
+)
 
 Given = str | tuple[Any, ...]
 """What a program reads, or the positional arguments of a call."""

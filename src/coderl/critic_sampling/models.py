@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from coderl.actor.model import Actor, PromptConfig, prompt_tokens
 from coderl.critic.model import Critic
 from coderl.critic.values import CriticScore, values
 from coderl.critic_sampling.candidates import RepairRequest
-from coderl.types import InputError, Problem, Program, ProgramKind
+from coderl.engines.actor import Actor, PromptConfig, prompt_tokens
+from coderl.types import (
+    InputError,
+    Problem,
+    Program,
+    ProgramKind,
+)
 
 
 class RepairModel:

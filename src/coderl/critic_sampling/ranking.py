@@ -15,9 +15,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from coderl.critic_sampling.inputs import Given
-from coderl.execution import ExecutionConfig, values
-from coderl.execution.serve import OpenRunner
-from coderl.types import ExecutionResult, Outcome, Problem, Program, SandboxError
+from coderl.execution import ExecutionConfig
+from coderl.execution.remote.serve import OpenRunner
+from coderl.execution.sandbox import values
+from coderl.types import (
+    ExecutionResult,
+    Outcome,
+    Problem,
+    Program,
+    SandboxError,
+)
 
 Behaviour = tuple[str, ...]
 """One answer an input: what was printed or returned, or the error; equal for programs that behave alike."""

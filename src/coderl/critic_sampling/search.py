@@ -28,9 +28,21 @@ from coderl.critic_sampling.candidates import (
     Spend,
     TestRunner,
 )
-from coderl.critic_sampling.refine import PASSED, best_prefix, binary_probs, split_budget
+from coderl.critic_sampling.refine import (
+    PASSED,
+    best_prefix,
+    binary_probs,
+    split_budget,
+)
 from coderl.critic_sampling.repair import repair_candidates
-from coderl.types import ExecutionResult, Outcome, Problem, Program, ProgramKind, SandboxError
+from coderl.types import (
+    ExecutionResult,
+    Outcome,
+    Problem,
+    Program,
+    ProgramKind,
+    SandboxError,
+)
 
 Count = Annotated[int, Field(ge=1)]
 

@@ -16,7 +16,12 @@ from rich.table import Table as TerminalTable
 from coderl import records
 from coderl.evaluation import figures
 from coderl.evaluation.figures import Curve, DotRow, outcome_words
-from coderl.evaluation.pass_at_k import ALL, Estimate, Interval, Summary
+from coderl.evaluation.pass_at_k import (
+    ALL,
+    Estimate,
+    Interval,
+    Summary,
+)
 from coderl.types import Outcome
 
 MAX_MESSAGE_CHARS = 400

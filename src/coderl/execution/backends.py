@@ -6,11 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from coderl.execution.client import ClientConfig, RemoteExecutor
-from coderl.execution.cluster import ClusterConfig, ClusterExecutor
 from coderl.execution.config import ExecutionConfig
 from coderl.execution.pool import Executor
-from coderl.execution.store import JobRunner, ResultStore, StoredExecutor, policy_of
+from coderl.execution.remote.client import ClientConfig, RemoteExecutor
+from coderl.execution.remote.ray import ClusterConfig, ClusterExecutor
+from coderl.execution.store import (
+    JobRunner,
+    ResultStore,
+    StoredExecutor,
+    policy_of,
+)
 from coderl.types import InputError
 
 TOKEN_VARIABLE = "CODERL_EXECUTION_TOKEN"

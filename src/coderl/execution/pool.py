@@ -10,12 +10,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
 from coderl.execution import assertions
-from coderl.execution.config import ExecutionConfig, Isolation, Job, Limits
+from coderl.execution.config import (
+    ExecutionConfig,
+    Isolation,
+    Job,
+    Limits,
+)
 from coderl.execution.gate import Gate
 from coderl.execution.probes import ways_out
-from coderl.execution.sandbox import Plan, ZygoteProcess, flavour_of, negotiate, start
+from coderl.execution.sandbox.process import (
+    Plan,
+    ZygoteProcess,
+    flavour_of,
+    negotiate,
+    start,
+)
 from coderl.execution.worker import Worker
-from coderl.types import AssertTest, ExecutionResult, InputError, SandboxError, StdinTest, UnitTest
+from coderl.types import (
+    AssertTest,
+    ExecutionResult,
+    InputError,
+    SandboxError,
+    StdinTest,
+    UnitTest,
+)
 
 _MAX_STDIN_BYTES = 64 << 20
 _MAX_REMEMBERED = 1024

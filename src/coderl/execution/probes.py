@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from coderl.execution import values
 from coderl.execution.config import ExecutionConfig
-from coderl.execution.contact import Contact, EndedError, OutOfTimeError
-from coderl.execution.sandbox import ZygoteProcess, negotiate
+from coderl.execution.sandbox import values
+from coderl.execution.sandbox.contact import Contact, EndedError, OutOfTimeError
+from coderl.execution.sandbox.process import ZygoteProcess, negotiate
 from coderl.types import SandboxError
 
 _PROBE = '''

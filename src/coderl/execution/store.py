@@ -23,7 +23,16 @@ from typing import Any, Protocol, runtime_checkable
 
 import coderl
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.types import AssertTest, CallTest, ExecutionResult, InputError, Outcome, SandboxError, StdinTest, UnitTest
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    ExecutionResult,
+    InputError,
+    Outcome,
+    SandboxError,
+    StdinTest,
+    UnitTest,
+)
 
 _FORMAT = 1
 _CHUNK = 256

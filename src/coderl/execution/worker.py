@@ -10,12 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coderl.execution import assertions, judge, values
+from coderl.execution import assertions, judge
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.execution.contact import Contact, EndedError, OutOfTimeError
 from coderl.execution.gate import Gate
-from coderl.execution.sandbox import JUDGE_SLOT, ZygoteProcess, signal_name
-from coderl.types import AssertTest, CallTest, ExecutionResult, Outcome, StdinTest, UnitTest
+from coderl.execution.sandbox import values
+from coderl.execution.sandbox.contact import Contact, EndedError, OutOfTimeError
+from coderl.execution.sandbox.process import JUDGE_SLOT, ZygoteProcess, signal_name
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    ExecutionResult,
+    Outcome,
+    StdinTest,
+    UnitTest,
+)
 
 
 @dataclass(frozen=True, slots=True)

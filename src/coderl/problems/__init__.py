@@ -11,7 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from coderl.problems import apps, humaneval, jsonl, mbpp
+from coderl.problems import (
+    apps,
+    humaneval,
+    jsonl,
+    mbpp,
+)
 from coderl.problems.apps import ExampleRules
 from coderl.problems.json_files import read_records
 from coderl.types import InputError, LabelledProblem
@@ -203,7 +208,7 @@ def _is_in_split(record: dict[str, Any], format: str, split: str, source: str) -
 def _generated(source: str, split: str | None) -> Iterator[LabelledProblem]:
     from pydantic import ValidationError
 
-    from coderl.problems import miniapps  # only who asks for it pays for it
+    from coderl.problems.miniapps import data as miniapps
 
     config_type = miniapps.MiniAppsConfig
     options: dict[str, str] = {}
@@ -226,7 +231,7 @@ def _generated(source: str, split: str | None) -> Iterator[LabelledProblem]:
 @functools.lru_cache(maxsize=1)
 def _generate_once(config_json: str) -> dict[str, list[LabelledProblem]]:
     """A run loads three splits of the same benchmark."""
-    from coderl.problems import miniapps
+    from coderl.problems.miniapps import data as miniapps
 
     return miniapps.generate(miniapps.MiniAppsConfig.model_validate_json(config_json))
 

@@ -11,9 +11,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from coderl.problems import example_tests
+from coderl.problems.examples import extract as example_tests
 from coderl.problems.json_files import parse_json, read_text, text_field
-from coderl.types import CallTest, InputError, LabelledProblem, Problem, StdinTest, UnitTest
+from coderl.types import (
+    CallTest,
+    InputError,
+    LabelledProblem,
+    Problem,
+    StdinTest,
+    UnitTest,
+)
 
 ExampleRules = Literal["default", "legacy", "file"]
 """Where example tests come from: the description by our rules, by the original's, or `example_input_output.json`."""

@@ -8,10 +8,15 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from coderl.problems import example_tests
+from coderl.problems.examples import extract as example_tests
 from coderl.problems.json_files import text_field
 from coderl.problems.literals import parse_program
-from coderl.types import AssertTest, InputError, LabelledProblem, Problem
+from coderl.types import (
+    AssertTest,
+    InputError,
+    LabelledProblem,
+    Problem,
+)
 
 
 def problem(record: dict[str, Any], where: str) -> LabelledProblem:

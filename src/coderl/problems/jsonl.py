@@ -14,9 +14,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from coderl.problems.json_files import read_records, text_field, texts_field, write_json
+from coderl.problems.json_files import (
+    read_records,
+    text_field,
+    texts_field,
+    write_json,
+)
 from coderl.records import atomic_path
-from coderl.types import AssertTest, CallTest, InputError, LabelledProblem, Problem, StdinTest, UnitTest
+from coderl.types import (
+    AssertTest,
+    CallTest,
+    InputError,
+    LabelledProblem,
+    Problem,
+    StdinTest,
+    UnitTest,
+)
 
 _FIELDS = frozenset(
     {field.name for type_ in (Problem, LabelledProblem) for field in dataclasses.fields(type_)} - {"problem"}

@@ -13,7 +13,12 @@ from typing import Any
 
 from coderl.problems.json_files import text_field, texts_field
 from coderl.problems.literals import parse_program
-from coderl.types import AssertTest, InputError, LabelledProblem, Problem
+from coderl.types import (
+    AssertTest,
+    InputError,
+    LabelledProblem,
+    Problem,
+)
 
 SPLITS = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
 """The official splits by task id; `prompt` holds the few-shot examples."""

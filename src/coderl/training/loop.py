@@ -28,7 +28,13 @@ from torch import Tensor, nn
 from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import OptimConfig, build_optimiser, fraction_done, learning_rate, plan_batches
+from coderl.training.optim import (
+    OptimConfig,
+    build_optimiser,
+    fraction_done,
+    learning_rate,
+    plan_batches,
+)
 
 E = TypeVar("E")
 LossFn = Callable[..., tuple[Tensor, dict[str, float]]]

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy as column_cross_entropy
 
 from coderl.critic.columns import outcome_column
 from coderl.critic.model import Critic
-from coderl.lm import LanguageModel
+from coderl.models.lm import LanguageModel
 from coderl.types import Outcome
 
 Reduction = Literal["token_mean", "sequence_sum", "sequence_mean"]

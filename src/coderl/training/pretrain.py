@@ -12,9 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from coderl.lm import LanguageModel
+from coderl.models.lm import LanguageModel
 from coderl.training import losses
-from coderl.training.loop import StepMetrics, StoredExamples, Validate, train
+from coderl.training.loop import (
+    StepMetrics,
+    StoredExamples,
+    Validate,
+    train,
+)
 from coderl.training.losses import CrossEntropyExample
 from coderl.training.optim import OptimConfig
 from coderl.training.packed import Windows

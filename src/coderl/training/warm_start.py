@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from coderl.lm import LanguageModel
-from coderl.lora import LoraConfig
+from coderl.models.lm import LanguageModel
+from coderl.models.lora import LoraConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
 from coderl.training.losses import CrossEntropyExample, Reduction

@@ -1,1 +1,0 @@
-"""The actor: drawing programs from p(W|D)."""

@@ -1,0 +1,1 @@
+"""CodeXGLUE: its files, fine-tuning and prediction, metrics and commands."""

@@ -1,0 +1,1 @@
+"""Engines draw programs from p(W | D)."""

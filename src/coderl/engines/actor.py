@@ -1,0 +1,155 @@
+"""The policy p(W | D): a language model together with how problems become its tokens and its tokens programs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coderl import prompts
+from coderl.engines import transformers as sampling
+from coderl.engines.transformers import SamplingConfig
+from coderl.models.lm import LanguageModel
+from coderl.types import (
+    ExecutionResult,
+    Problem,
+    Program,
+    ProgramKind,
+)
+
+
+class PromptConfig(BaseModel):
+    """How a problem becomes tokens, the same in every stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    style: prompts.PromptStyle = "default"
+    """The template; the original's two are `apps_train` and `apps_generate`."""
+    max_prompt_tokens: Annotated[int, Field(ge=8)] = 600
+    max_program_tokens: Annotated[int, Field(ge=8)] = 512
+
+
+def prompt_tokens(model: LanguageModel, problem: Problem, config: PromptConfig) -> list[int]:
+    """Return the tokens that `model` (an actor's or a critic's) reads for a problem."""
+    return model.encode_prompt(prompts.actor_prompt(problem, style=config.style), config.max_prompt_tokens)
+
+
+class Actor:
+    """A language model that writes programs for problems.
+
+    It takes `Problem`, never `LabelledProblem`: what it cannot see cannot reach a prompt.
+    """
+
+    def __init__(
+        self, model: LanguageModel, prompt: PromptConfig | None = None, sampling_config: SamplingConfig | None = None
+    ):
+        self.model = model
+        self.prompt = prompt or PromptConfig()
+        self.sampling_config = sampling_config or SamplingConfig()
+
+    @classmethod
+    def load(cls, path: Path | str, prompt: PromptConfig, sampling_config: SamplingConfig | None = None) -> Actor:
+        """Return the actor whose model is in a folder or on a hub.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        settings = sampling_config or SamplingConfig()
+        return cls(LanguageModel.load(path, dtype=settings.dtype), prompt, settings)
+
+    # ------------------------------------------------------------------------------------------ text and tokens
+
+    def encode_prompt(self, problem: Problem) -> list[int]:
+        """Return the tokens that the actor reads for a problem."""
+        return prompt_tokens(self.model, problem, self.prompt)
+
+    def encode_repair_prompt(self, problem: Problem, program: Program, result: ExecutionResult) -> list[int]:
+        """Return the tokens a repair model reads: the problem, the program and what went wrong.
+
+        What does not fit is trimmed from the statement; never the program, the error or the answer marker. When nothing
+        of the statement is left, the program may take up to `max_program_tokens` on top of `max_prompt_tokens`.
+
+        Source: CodeRL Eq. 13 conditions on outcome and error subtype, Algorithm 1 on the message; all three are given.
+
+        Raises:
+            InputError: the program is too long even so.
+        """
+        outcome = (result.outcome, result.error_subtype, result.message)
+        parts = prompts.repair_prompt(problem, program.code, *outcome, style=self.prompt.style)
+        most, extra = self.prompt.max_prompt_tokens, self.prompt.max_program_tokens
+        return prompts.fit(parts, self.model.encode_prompt, most, extra_tokens=extra)
+
+    def encode_solution(self, problem: Problem, code: str) -> tuple[int, ...]:
+        """Return the tokens that the actor should write for a program, end of sequence included."""
+        text = prompts.actor_target(problem, code, style=self.prompt.style)
+        return tuple(self.model.encode_program(text, self.prompt.max_program_tokens))
+
+    def programs(
+        self,
+        problem: Problem,
+        drawn: Iterable[Sequence[int]],
+        *,
+        kind: ProgramKind = ProgramKind.SAMPLE,
+        first_index: int = 0,
+    ) -> list[Program]:
+        """Return the programs that some drawn token sequences spell."""
+        return [
+            Program(
+                problem.problem_id,
+                index,
+                prompts.extract_program(self.model.decode(tokens), problem, style=self.prompt.style),
+                kind,
+                tuple(tokens),
+            )
+            for index, tokens in enumerate(drawn, start=first_index)
+        ]
+
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    def sample(self, problems: Sequence[Problem], *, num_samples: int, seed: int) -> list[list[Program]]:
+        """Return `num_samples` programs of each problem: W^s."""
+        encoded = [self.encode_prompt(problem) for problem in problems]
+        drawn = sampling.sample(self.model, encoded, num_samples=num_samples, config=self.sampling_config, seed=seed)
+        return [self.programs(p, tokens) for p, tokens in zip(problems, drawn, strict=True)]
+
+    def greedy(self, problems: Sequence[Problem]) -> list[Program]:
+        """Return the likeliest program, token by token, of each problem: the baseline W^b."""
+        encoded = [self.encode_prompt(problem) for problem in problems]
+        drawn = sampling.greedy(self.model, encoded, config=self.sampling_config)
+        return [
+            self.programs(p, [tokens], kind=ProgramKind.BASELINE)[0] for p, tokens in zip(problems, drawn, strict=True)
+        ]
+
+    def continue_prefixes(
+        self, requests: Sequence[tuple[Problem, tuple[int, ...], int]], *, seed: int
+    ) -> list[list[Program]]:
+        """Return, for each (problem, prefix, number), so many programs that begin with the prefix."""
+        encoded = [(self.encode_prompt(problem), prefix, number) for problem, prefix, number in requests]
+        drawn = self.draw(encoded, seed=seed)
+        return [self.programs(request[0], tokens) for request, tokens in zip(requests, drawn, strict=True)]
+
+    def draw(
+        self, requests: Sequence[tuple[list[int], tuple[int, ...], int]], *, seed: int
+    ) -> list[list[tuple[int, ...]]]:
+        """Return, for each (prompt tokens, prefix, number), so many token sequences; one model call a number."""
+        by_number: dict[int, list[int]] = defaultdict(list)
+        for position, (_, _, number) in enumerate(requests):
+            by_number[number].append(position)
+        drawn: list[list[tuple[int, ...]]] = [[] for _ in requests]
+        for number, positions in sorted(by_number.items()):
+            if number == 0:
+                continue
+            results = sampling.sample(
+                self.model,
+                [requests[i][0] for i in positions],
+                num_samples=number,
+                config=self.sampling_config,
+                seed=seed + number,
+                prefixes=[requests[i][1] for i in positions],
+            )
+            for position, programs in zip(positions, results, strict=True):
+                drawn[position] = programs
+        return drawn

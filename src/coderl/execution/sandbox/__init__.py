@@ -1,0 +1,1 @@
+"""What a program runs in: the zygote that forks children, and the layers around them."""

@@ -1,0 +1,524 @@
+"""Language models: one pretrained backbone with its tokenizer, encoder-decoder or decoder-only behind the same methods.
+
+A model gives the log-probabilities of programs (the actor) and the hidden states of their prefixes (the critic); both
+families come from the Auto classes of `transformers`, and no modelling code is copied.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.functional import pad as widen
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.utils import logging as transformers_logging
+
+from coderl.models import lora
+from coderl.models.lora import LoraConfig
+from coderl.records import atomic_dir
+from coderl.types import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OUR_FOLDERS = ("models", "runs")
+"""A path under one of these is never taken for a hub name."""
+TAIL_SHARE = 4
+"""A prompt that is too long keeps its last quarter of the budget (the answer marker) and its beginning."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts and programs as tensors: a decoder-only model's prompts are padded on the left, the rest on the right."""
+
+    prompt_ids: Int[Tensor, "B S"]
+    prompt_mask: Bool[Tensor, "B S"]
+    program_ids: Int[Tensor, "B T"]
+    program_mask: Bool[Tensor, "B T"]
+
+    def to(self, device: str | torch.device) -> Batch:
+        """Return the batch on `device`."""
+        fields = (self.prompt_ids, self.prompt_mask, self.program_ids, self.program_mask)
+        return Batch(*(field.to(device) for field in fields))
+
+
+class Reading(NamedTuple):
+    """What a model makes of prompts and programs; where a batch is padded it means nothing."""
+
+    prompt_states: Float[Tensor, "B S H"]
+    prefix_states: Float[Tensor, "B one_more H"]
+    """The state that has read w_1..w_t, for t = 0..T: the first has read the prompt alone."""
+    logits: Float[Tensor, "B T V"] | None
+    """What predicts w_t from what comes before it."""
+
+    @property
+    def states(self) -> Float[Tensor, "B T H"]:
+        """The states that have read w_t, for t = 1..T."""
+        return self.prefix_states[:, 1:]
+
+
+class LanguageModel(nn.Module):
+    """A backbone with its tokenizer."""
+
+    def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.lora: LoraConfig | None = None
+        """How it is adapted; None for a model whose own weights are trained."""
+        self.source: str | None = None
+        """The folder or hub name it was loaded from: the base model of its adapters."""
+        self.is_encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
+        self.hidden_size: int = backbone.config.hidden_size
+        self.vocab_size: int = cast(nn.Embedding, backbone.get_input_embeddings()).num_embeddings
+        self.eos_id: int = _eos_id(tokenizer, backbone)
+        pad_id = _token_id(tokenizer, "pad")
+        self.pad_id: int = self.eos_id if pad_id is None else pad_id
+        if len(tokenizer) > self.vocab_size:
+            raise InputError(
+                f"the tokenizer has {len(tokenizer)} tokens and the model only {self.vocab_size}: "
+                "they do not belong together"
+            )
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    @classmethod
+    def load(cls, path_or_name: str | Path, *, dtype: str = "float32", device: str | None = None) -> LanguageModel:
+        """Return the model in a folder (or of a hub name), on `best_device` by default; its config decides the family.
+
+        Raises:
+            InputError: no such folder or name, a folder that holds no such model, weights that are not finite, an
+                unknown `dtype`, or a tokenizer of another model.
+        """
+        if dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+        name = str(path_or_name)
+        transformers_logging.disable_progress_bar()
+        adapter = lora.read_adapter_config(Path(name))
+        if adapter is not None:
+            model = cls.load(adapter[0], dtype=dtype, device=device)
+            lora.load_adapter(model.backbone, adapter[1], Path(name))
+            model.lora = adapter[1]
+            return model.eval()
+        _refuse_no_model(path_or_name)
+        try:
+            config = AutoConfig.from_pretrained(name)
+            for depth in ("num_layers", "num_decoder_layers", "num_hidden_layers"):
+                if (getattr(config, depth, None) or 0) > _MAX_LAYERS:
+                    raise InputError(f"{depth} = {getattr(config, depth)}, at most {_MAX_LAYERS}")
+            auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            with _silent_transformers():  # its table of unfit weights beside our one line
+                loaded: Any = auto.from_pretrained(
+                    name, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
+                )
+            backbone, report = loaded
+            for weight, found, expected in sorted(report["mismatched_keys"])[:1]:
+                raise InputError(f"{weight} is {tuple(found)}, expected {tuple(expected)}")
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            if report["missing_keys"]:
+                raise InputError(f"the weights lack {min(report['missing_keys'])}")
+            refuse_not_finite(backbone.named_parameters())
+            model = cls(backbone, tokenizer).to(device or best_device()).eval()
+            model.source = str(Path(name).resolve()) if Path(name).exists() else name
+            return model
+        except Exception as error:  # the readers of weights, tokenizers and configs raise whatever they like
+            raise InputError(f"{name}: cannot be loaded as a language model ({_first_line(error)})") from error
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), configuration and tokenizer to `folder`, all of it or nothing.
+
+        An adapted model is written merged, or as its adapter alone, as its `LoraConfig` says.
+        """
+        transformers_logging.disable_progress_bar()
+        with atomic_dir(Path(folder)) as temporary:
+            if self.lora is not None and self.lora.saved_as == "adapter" and self.source is not None:
+                lora.save_adapter(self.backbone, self.lora, self.source, temporary)
+                return
+            merged = None if self.lora is None else lora.merged_state(self.backbone)
+            self.backbone.save_pretrained(temporary, state_dict=merged)
+            self.tokenizer.save_pretrained(temporary)
+
+    def adapt(self, config: LoraConfig | None) -> LanguageModel:
+        """Return the model itself, from now on trained through adapters only; as it is where there is no config.
+
+        Raises:
+            InputError: see `lora.add_adapters`.
+        """
+        if config is not None and self.lora is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                lora.add_adapters(self.backbone, config)
+            self.lora = config
+        return self
+
+    # ---------------------------------------------------------------------------------------- text and tokens
+
+    def encode_prompt(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """Return the prompt's tokens: an encoder's as its tokenizer ends them, a decoder's open for continuation.
+
+        A prompt of more than `max_tokens` loses its middle.
+
+        Deviation: the original cuts the tail, and with it the answer marker and the end of sequence.
+
+        Raises:
+            InputError: there is nothing to condition on, or no room for it.
+        """
+        leading, trailing = self.prompt_frame
+        tokens = self._encode(text, is_literal=self.is_encoder_decoder)
+        if max_tokens is not None:
+            room = max_tokens - len(leading) - len(trailing)
+            if room < 1:
+                raise InputError(f"max_tokens {max_tokens}: no room for a prompt")
+            tokens = _cut_middle(tokens, room)
+        prompt = [*leading, *tokens, *trailing]
+        if not prompt:
+            raise InputError("an empty prompt: a decoder-only model has nothing to continue")
+        return prompt
+
+    def encode_program(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """Return the program's tokens and the end of sequence, cut at `max_tokens`.
+
+        What looks like a special token in the text (`</s>` in a string literal) is text.
+        """
+        leading = self.prompt_frame[0] if self.is_encoder_decoder else ()
+        return [*leading, *self._encode(text, is_literal=True), self.eos_id][:max_tokens]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of `tokens` without special tokens, with every space as it was."""
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    def _encode(self, text: str, *, is_literal: bool) -> list[int]:
+        options: dict[str, Any] = {"split_special_tokens": True} if is_literal else {}
+        return self.tokenizer.encode(text, add_special_tokens=False, verbose=False, **options)
+
+    @cached_property
+    def prompt_frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens before and after a prompt: the tokenizer's own, without an end for a decoder."""
+        bare = self._encode("x", is_literal=False)
+        full = self.tokenizer.encode("x", add_special_tokens=True)
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        trailing = full[start + len(bare) :] if self.is_encoder_decoder else []
+        return tuple(full[:start]), tuple(trailing)
+
+    def collate(self, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]]) -> Batch:
+        """Return prompts and programs (one each a row) as a padded batch on the model's device."""
+        assert len(prompts) == len(programs), (len(prompts), len(programs))
+        prompt_ids, prompt_mask = pad_rows(prompts, self.pad_id, side="right" if self.is_encoder_decoder else "left")
+        program_ids, program_mask = pad_rows(programs, self.pad_id, side="right")
+        return Batch(prompt_ids, prompt_mask, program_ids, program_mask).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.device
+
+    @property
+    def start_id(self) -> int:
+        """The token a decoder starts from (encoder-decoder only)."""
+        start = self.backbone.config.decoder_start_token_id
+        return self.pad_id if start is None else int(start)
+
+    # --------------------------------------------------------------------------------------------- forward
+
+    def log_probs(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """Return log p(w_t | w_<t, D) of each program token, 0 where there is none, in float32.
+
+        Source: the conditional probability of Eq. 1 and Eq. 5.
+        """
+        num_tokens = batch.program_ids.shape[1]
+        if self.is_encoder_decoder:
+            logits = self.backbone(
+                input_ids=batch.prompt_ids,
+                attention_mask=batch.prompt_mask,
+                decoder_input_ids=self._decoder_inputs(batch)[:, :-1],
+                use_cache=False,
+            ).logits
+        else:
+            inputs = self._joined_inputs(batch)
+            logits = self.backbone(**inputs, use_cache=False, logits_to_keep=num_tokens + 1).logits[:, :-1]
+        losses = cross_entropy(logits.float().transpose(1, 2), batch.program_ids, reduction="none")
+        return torch.where(batch.program_mask, -losses, 0.0)
+
+    def states(self, batch: Batch) -> Float[Tensor, "B T H"]:
+        """Return the last hidden state that has read w_t, for each t: what the value of the prefix w_1..w_t rests on.
+
+        Source: Eq. 10 and 11, whose prefix includes w_t.
+        Deviation: the original takes the state that predicts w_t, which has not seen it, and scales it by d^-1/2 with
+        tied embeddings; here the state is unscaled, and a linear layer on it finds its own scale.
+        """
+        return self.read(batch).states
+
+    def read(self, batch: Batch, *, with_logits: bool = False) -> Reading:
+        """Return the last hidden states of prompts and programs and, if asked for, the logits, for the price of one."""
+        options: dict[str, Any] = {"use_cache": False}
+        if self.is_encoder_decoder:
+            given, starts = {"attention_mask": batch.prompt_mask, **options}, self._decoder_inputs(batch)
+            if with_logits:
+                outputs = self.backbone(batch.prompt_ids, decoder_input_ids=starts, output_hidden_states=True, **given)
+                read, written = outputs.encoder_last_hidden_state, outputs.decoder_hidden_states[-1]
+                return Reading(read, written, outputs.logits[:, :-1])
+            read = self.backbone.get_encoder()(batch.prompt_ids, attention_mask=batch.prompt_mask).last_hidden_state
+            seen = {"encoder_hidden_states": read, "encoder_attention_mask": batch.prompt_mask, **options}
+            return Reading(read, self.backbone.get_decoder()(starts, **seen).last_hidden_state, None)
+        start, logits = batch.prompt_ids.shape[1], None
+        if with_logits:
+            kept = batch.program_ids.shape[1] + 1
+            options |= {"logits_to_keep": kept, "output_hidden_states": True}
+            outputs = self.backbone(**self._joined_inputs(batch), **options)
+            hidden, logits = outputs.hidden_states[-1], outputs.logits[:, :-1]
+        else:
+            hidden = self.backbone.base_model(**self._joined_inputs(batch), **options).last_hidden_state
+        return Reading(hidden[:, :start], hidden[:, start - 1 :], logits)
+
+    def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B one_more"]:
+        """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""
+        return widen(batch.program_ids, (1, 0), value=self.start_id)
+
+    def _joined_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return prompt and program as one sequence, with positions that do not count the padding on the left."""
+        mask = torch.cat([batch.prompt_mask, batch.program_mask], dim=1).long()
+        return {
+            "input_ids": torch.cat([batch.prompt_ids, batch.program_ids], dim=1),
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+        }
+
+
+def best_device() -> str:
+    """Return this process's GPU where there is one, else the processor."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad_id: int, *, side: str
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """Return the rows as one tensor padded on the given side, and where it is real."""
+    width = max((len(row) for row in rows), default=0)
+    gaps = [[pad_id] * (width - len(row)) for row in rows]
+    if side == "right":
+        ids = [[*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
+        mask = [[True] * len(row) + [False] * len(gap) for row, gap in zip(rows, gaps, strict=True)]
+    else:
+        ids = [[*gap, *row] for row, gap in zip(rows, gaps, strict=True)]
+        mask = [[False] * len(gap) + [True] * len(row) for row, gap in zip(rows, gaps, strict=True)]
+    shape = (len(rows), width)
+    return torch.tensor(ids, dtype=torch.long).view(shape), torch.tensor(mask, dtype=torch.bool).view(shape)
+
+
+def _cut_middle(tokens: list[int], room: int) -> list[int]:
+    if len(tokens) <= room:
+        return tokens
+    tail = min(room, max(1, room // TAIL_SHARE))
+    return tokens[: room - tail] + tokens[len(tokens) - tail :]
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> int | None:
+    token_id: Any = getattr(tokenizer, f"{role}_token_id")
+    return token_id
+
+
+def _eos_id(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel) -> int:
+    for candidate in (_token_id(tokenizer, "eos"), backbone.config.eos_token_id):
+        if isinstance(candidate, int):
+            return candidate
+    raise InputError("the tokenizer has no end-of-sequence token: a program could not end")
+
+
+def _refuse_no_model(path_or_name: str | Path) -> None:
+    """Say at once what a folder lacks; a string that is no path may be a hub name."""
+    folder = Path(path_or_name)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise InputError(f"{folder}: no model in this folder (no config.json)")
+        return
+    owner = folder.parent
+    is_hub_name = isinstance(path_or_name, str) and len(folder.parts) == 2 and not owner.exists()
+    if not is_hub_name or str(owner) in OUR_FOLDERS:
+        raise InputError(f"{folder}: no such model folder (and no hub name, which is owner/name)")
+
+
+_MAX_LAYERS = 1000
+"""Far more than any model has: a hostile configuration would build layers until memory ends."""
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# --------------------------------------------------------------------------------------------------- from scratch
+
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
+"""In the order, and so with the ids 0..4, of the CodeT5 tokenizer."""
+
+PIECES = r"\s*[\r\n]+[ \t]*| ?\p{N}| ?[\p{L}_]+| ?[^\s\p{L}\p{N}_]+|\s+"
+"""What a token may not cross: a line's end with the next line's indent, a digit, a name, a run of signs, spaces."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, num_sentinels: int = 100) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer trained on `texts`, the same for the same texts: any text round trips.
+
+    It has CodeT5's special tokens and the sentinels `<extra_id_0>`... of masked-span prediction; `vocab_size` counts
+    them, and prompts end with `</s>`.
+
+    Raises:
+        InputError: `vocab_size` has no room for the 256 bytes and the special tokens.
+    """
+    sentinels = [f"<extra_id_{i}>" for i in range(num_sentinels)]
+    if vocab_size < 256 + len(SPECIAL_TOKENS) + num_sentinels:
+        raise InputError(f"vocab_size {vocab_size}: expected at least {256 + len(SPECIAL_TOKENS) + num_sentinels}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *sentinels],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    eos = SPECIAL_TOKENS.index("</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", eos)])
+    return fast_tokenizer(tokenizer, sentinels)
+
+
+def fast_tokenizer(tokenizer: Tokenizer, sentinels: Sequence[str], **more: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with the special tokens of a T5 on code, `more` of them if given, as transformers uses it."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        extra_special_tokens=list(sentinels),
+        clean_up_tokenization_spaces=False,
+        **more,
+    )
+
+
+def keep_first_layers(model: LanguageModel, num_layers: int) -> None:
+    """Drop all but the first `num_layers` of the model's layers (of encoder and decoder alike), in place.
+
+    Raises:
+        InputError: the model has fewer, or keeps its layers where this function does not find them.
+    """
+    lists = {name: m for name, m in model.backbone.named_modules() if isinstance(m, nn.ModuleList)}
+    stacks = [m for name, m in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]
+    num_found = model.backbone.config.num_hidden_layers
+    if not 1 <= num_layers <= num_found or any(len(stack) != num_found for stack in stacks):
+        raise InputError(f"num_layers {num_layers}: expected 1 to {num_found} layers of this model")
+    for stack in stacks:
+        del stack[num_layers:]
+    for config in {
+        id(c): c for m in model.backbone.modules() if (c := getattr(m, "config", None)) is not None
+    }.values():
+        for name in ("num_hidden_layers", "num_layers", "num_decoder_layers"):
+            if isinstance(getattr(config, name, None), int):
+                setattr(config, name, num_layers)
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:num_layers]
+
+
+def refuse_not_finite(weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Raise an `InputError` that names the first of the named weights with a NaN or an infinity."""
+    for name, tensor in weights:
+        if not tensor.isfinite().all():
+            raise InputError(f"{name} is not finite (training in float16 overflowed?)")
+
+
+def tiny_t5(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    d_model: int = 128,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    d_ff: int | None = None,
+    d_kv: int | None = None,
+    dropout: float = 0.1,
+    seed: int = 0,
+) -> LanguageModel:
+    """Return an untrained T5 of `num_layers` encoder and decoder layers, the same for the same seed."""
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=d_model,
+        num_layers=num_layers,
+        num_decoder_layers=num_layers,
+        num_heads=num_heads,
+        d_ff=d_ff or 4 * d_model,
+        d_kv=d_kv or d_model // num_heads,
+        dropout_rate=dropout,
+        pad_token_id=_token_id(tokenizer, "pad"),
+        eos_token_id=_token_id(tokenizer, "eos"),
+    )
+    config.decoder_start_token_id = config.pad_token_id
+    return LanguageModel(_untrained(T5ForConditionalGeneration, config, seed), tokenizer).eval()
+
+
+def tiny_llama(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    d_model: int = 128,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    d_ff: int | None = None,
+    max_positions: int = 2048,
+    seed: int = 0,
+) -> LanguageModel:
+    """Return an untrained Llama, the same for the same seed."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=d_model,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        intermediate_size=d_ff or 4 * d_model,
+        max_position_embeddings=max_positions,
+        pad_token_id=_token_id(tokenizer, "pad"),
+        bos_token_id=_token_id(tokenizer, "bos"),
+        eos_token_id=_token_id(tokenizer, "eos"),
+        tie_word_embeddings=True,
+    )
+    return LanguageModel(_untrained(LlamaForCausalLM, config, seed), tokenizer).eval()
+
+
+def _untrained(architecture: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture(config)

@@ -1,1 +1,0 @@
-"""All stages in order, and each as a function from folders to a folder."""

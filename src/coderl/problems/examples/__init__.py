@@ -1,0 +1,1 @@
+"""The example tests that problem statements show, read from their text."""

@@ -1,0 +1,1 @@
+"""MiniAPPS: a generated benchmark."""

@@ -1,0 +1,1 @@
+"""Every stage, declared once, and the run that calls them in order."""

@@ -1,0 +1,158 @@
+"""What the pipeline makes of tables: canaries, token lines, the error-line spread, parts of the problems."""
+
+import pytest
+
+from coderl import records
+from coderl.models import lm
+from coderl.recipe import ReturnsConfig
+from coderl.stages.examples import (
+    failed_pairs,
+    group_examples,
+    held_out_part,
+    token_lines,
+)
+from coderl.stages.tables import (
+    Score,
+    Verdict,
+    key,
+    sample_canaries,
+)
+from coderl.types import (
+    ExecutionResult,
+    LabelledProblem,
+    Outcome,
+    Problem,
+    Program,
+    ProgramKind,
+)
+
+SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
+
+
+@pytest.fixture(scope="module")
+def model():
+    tokenizer = lm.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
+    return lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
+
+
+def program(model, text, code=None, index=0):
+    return Program("p", index, text if code is None else code, tokens=tuple(model.encode_program(text)))
+
+
+def verdict(of, outcome, error_line=None):
+    return Verdict.of(of, ExecutionResult(outcome, "zerodivisionerror", "", error_line))
+
+
+def test_each_token_is_on_the_line_it_spells(model):
+    """The tokens of each line, decoded, are that line; a line end belongs to the line it opens, or to no line."""
+    one = program(model, SOURCE)
+    lines = token_lines(model, one)
+    assert len(lines) == len(one.tokens)
+    for number, text in enumerate(SOURCE.splitlines(), start=1):
+        spelt = model.decode([t for t, line in zip(one.tokens, lines, strict=True) if line == number])
+        assert spelt.strip() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "shift"),
+    [("\n\n" + SOURCE, SOURCE, -2), (SOURCE, "def f(a):\n" + SOURCE, 1), (SOURCE, "\n" + SOURCE, 1)],
+)
+def test_lines_count_in_the_program_that_was_run(model, text, code, shift):
+    """Text before the code is left out, a starter or a blank line before it is counted in."""
+    plain = token_lines(model, program(model, text))
+    assert token_lines(model, program(model, text, code)) == [line + shift for line in plain]
+
+
+def test_the_error_line_spread_reaches_the_token_returns(model):
+    """Of a program that fails on line 2, only that line's tokens carry A = -0.6; of one that passes, all carry 1."""
+    bad, good = program(model, SOURCE), program(model, "print(1)\n", index=1)
+    group = [(bad, verdict(bad, Outcome.RUNTIME_ERROR, 2)), (good, verdict(good, Outcome.PASSED_TEST))]
+    found = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    lines = token_lines(model, bad)
+    assert 2 in lines
+    assert found[0].token_returns == tuple(-0.6 * (line == 2) for line in lines)
+    assert found[1].token_returns == (1.0,) * len(good.tokens)
+
+
+def test_a_failure_without_a_known_line_is_spread_evenly(model):
+    bad = program(model, SOURCE)
+    group = [(bad, verdict(bad, Outcome.FAILED_TEST))]
+    (found,) = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    assert found.token_returns == (-0.3,) * len(bad.tokens)
+
+
+def test_canaries_by_hand():
+    """Four samples: one passes, two do not compile, two of one problem are alike; the baseline does not count."""
+    programs = [Program("a", i, code, tokens=(1,) * n) for i, (code, n) in enumerate([("x", 2), ("x", 2), ("y", 4)])]
+    programs += [Program("b", 0, "x", tokens=(1,) * 8), Program("b", 0, "x", ProgramKind.BASELINE, (1,))]
+    outcomes = [Outcome.COMPILE_ERROR, Outcome.COMPILE_ERROR, Outcome.PASSED_TEST, Outcome.FAILED_TEST]
+    verdicts = {key(p): verdict(p, u) for p, u in zip(programs, [*outcomes, Outcome.PASSED_TEST], strict=True)}
+    found = sample_canaries(programs, verdicts)
+    assert found == {"pass_rate": 0.25, "compile_error_rate": 0.5, "unique_share": 0.75, "mean_tokens": 4.0}
+
+
+def test_held_out_parts_are_disjoint_and_of_the_asked_size():
+    parts = [held_out_part(f"problem-{i}", 0.4) for i in range(2000)]
+    assert parts == [held_out_part(f"problem-{i}", 0.4) for i in range(2000)]
+    for part, share in ((0, 0.6), (1, 0.2), (2, 0.2)):
+        assert parts.count(part) / 2000 == pytest.approx(share, abs=0.03)
+    assert {held_out_part(f"problem-{i}", 0.0) for i in range(50)} == {0}
+
+
+def judged(*drawn):
+    """Return programs of one problem with their verdicts, from (tokens, outcome) pairs."""
+    pairs = []
+    for index, (tokens, outcome) in enumerate(drawn):
+        program = Program("p", index, "", ProgramKind.SAMPLE, tokens)
+        pairs.append((program, Verdict("p", program.kind, index, outcome, None, "", None, (), "", None)))
+    return pairs
+
+
+@pytest.mark.parametrize(("count_copies", "expected"), [(True, 2.0), (False, 1.0)])
+def test_a_program_drawn_twice_counts_twice_or_once(model, count_copies, expected):
+    """Both ways its gradient costs one row: r = 1 a copy, no baseline, failures filtered to 0."""
+    group = judged(((7, 8), Outcome.PASSED_TEST), ((7, 8), Outcome.PASSED_TEST), ((9,), Outcome.FAILED_TEST))
+    config = ReturnsConfig(baseline="none", spread="uniform", filter="positive_only", count_copies=count_copies)
+    found = {e.program: e.token_returns for e in group_examples(group, {}, model, (1,), config)}
+    assert found == {(7, 8): (expected, expected), (9,): (0.0,)}
+
+
+@pytest.mark.parametrize(("mean_one", "expected"), [(False, (0.2, 0.6)), (True, (0.5, 1.5))])
+def test_the_critics_values_say_how_much_or_only_where(model, mean_one, expected):
+    """r = 1 and q = 0.2, 0.6, whose mean is 0.4."""
+    group = judged(((7, 8), Outcome.PASSED_TEST))
+    score = Score("p", ProgramKind.SAMPLE, 0, (0.1, 0.1, 0.2, 0.6), (0.2, 0.6), (0.2, 0.6))
+    config = ReturnsConfig(baseline="none", spread="critic", mean_one=mean_one)
+    (found,) = group_examples(group, {key(group[0][0]): score}, model, (1,), config)
+    assert found.token_returns == pytest.approx(expected)
+
+
+def pool_of(folder, drawn):
+    """Write (problem, code, outcome) as a round's tables."""
+    programs = [Program(problem, i, code, ProgramKind.SAMPLE, (1,)) for i, (problem, code, _) in enumerate(drawn)]
+    verdicts = [
+        Verdict.of(one, ExecutionResult(outcome, None, ""))
+        for one, (_, _, outcome) in zip(programs, drawn, strict=True)
+    ]
+    records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
+    records.PartedTable(folder / "execute" / "verdicts", Verdict).write(0, verdicts)
+    return folder / "sample", folder / "execute"
+
+
+@pytest.mark.parametrize(
+    ("use_samples", "expected"),
+    [
+        (False, [("a", "print(1)", "print(123)")]),
+        (True, [("a", "print(1)", "print(12)"), ("b", "x = 0", "x = 1")]),
+    ],
+)
+def test_what_a_failed_program_should_become(tmp_path, use_samples, expected):
+    """a has a solution, b has none, c was never solved; what passed in one round mends what failed in the other."""
+    passed, failed = Outcome.PASSED_TEST, Outcome.FAILED_TEST
+    pools = [
+        pool_of(tmp_path / "0", [("a", "print(1)", failed), ("b", "x = 0", failed), ("c", "y", failed)]),
+        pool_of(tmp_path / "1", [("a", "print(12)", passed), ("b", "x = 1", passed), ("a", "print(1)", failed)]),
+    ]
+    problems = [LabelledProblem(Problem(i, i), solutions=("print(123)",) if i == "a" else ()) for i in "abc"]
+    pairs = failed_pairs(pools, problems, use_samples=use_samples)
+    assert [(problem.problem_id, program.code, solution) for problem, program, _, solution in pairs] == expected

@@ -1,0 +1,71 @@
+"""The order of submission as a stage: it resumes, and reads no hidden test."""
+
+from pathlib import Path
+
+import pytest
+
+from coderl import records
+from coderl.engines.actor import PromptConfig
+from coderl.execution import ExecutionConfig
+from coderl.stages.console import Reporter
+from coderl.stages.rank import Ranked, rank_programs, rankings
+from coderl.stages.tables import Verdict
+from coderl.types import (
+    ExecutionResult,
+    LabelledProblem,
+    Outcome,
+    Problem,
+    Program,
+    ProgramKind,
+    StdinTest,
+)
+
+PROBLEMS = [
+    Problem("a", "Print the largest.", example_tests=(StdinTest("1 3\n", "3\n"),)),
+    Problem("b", "No example."),
+]
+LARGEST, LAST, SUM = (f"print({of}(map(int, input().split())))" for of in ("max", "(lambda x: list(x)[-1])", "sum"))
+SORTED = "print(sorted(map(int, input().split()))[-1])"
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """Two programs that are the largest, one that is the last number, a wrong one, and one of another problem."""
+    rows = [Program("a", i, code) for i, code in enumerate((LAST, LARGEST, SUM, SORTED))]
+    rows += [Program("b", 0, "print(1)"), Program("a", 0, SUM, ProgramKind.BASELINE)]
+    records.PartedTable(tmp_path / "sample" / "programs", Program).write(0, rows)
+    return tmp_path / "sample"
+
+
+def rank(out: Path, programs: Path, problems: list[Problem]) -> list[Ranked]:
+    rank_programs(
+        out, programs=programs, problems=problems, critic=None, num_inputs=6, execution=ExecutionConfig(num_workers=1),
+        prompt=PromptConfig(), seed=0, reporter=Reporter(quiet=True), chunk_size=1,
+    )  # fmt: skip
+    return list(records.read_table(out / "rankings", Ranked))
+
+
+def test_programs_that_behave_alike_come_first(programs: Path, tmp_path: Path):
+    """Of the three that pass the example, two do the same elsewhere too; the shorter of these is first."""
+    found = rank(tmp_path / "rank", programs, PROBLEMS)
+    assert [row.index for row in found if row.problem_id == "a"] == [1, 0, 3, 2]
+    assert [row.class_size for row in found if row.problem_id == "a"] == [2, 1, 2, 1]
+    assert [(row.example_outcome, row.place) for row in found if row.problem_id == "b"] == [(None, 0)]
+    outcomes = (Outcome.FAILED_TEST, Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.PASSED_TEST)
+    verdicts = [Verdict.of(Program("a", i, ""), ExecutionResult(u)) for i, u in enumerate(outcomes)]
+    records.PartedTable(tmp_path / "execute" / "verdicts", Verdict).write(0, verdicts)
+    assert rankings(tmp_path / "rank", tmp_path / "execute", ["c", "b", "a"]) == {
+        "c": [], "b": [], "a": [(True, True), (True, False), (True, True), (False, False)]
+    }  # fmt: skip
+
+
+def test_a_killed_ranking_goes_on_and_gives_the_same(programs: Path, tmp_path: Path):
+    whole = rank(tmp_path / "whole", programs, PROBLEMS)
+    rank(tmp_path / "killed", programs, PROBLEMS)
+    (tmp_path / "killed" / "rankings" / "part-000001.parquet").unlink()
+    assert rank(tmp_path / "killed", programs, PROBLEMS) == whole
+
+
+def test_problems_with_hidden_tests_are_a_type_error(programs: Path, tmp_path: Path):
+    with pytest.raises(TypeError):
+        rank(tmp_path / "rank", programs, [LabelledProblem(PROBLEMS[0])])  # type: ignore[list-item]
