@@ -1,6 +1,6 @@
 """Corrupt, cut off and hostile files: each is one line that names it, and nothing in it is run.
 
-Pickles are in `pipeline/test_plain_pickle.py` and `pipeline/test_original_files.py`, original checkpoints in
+Pickles are in `interop/test_pickles.py` and `pipeline/test_original_files.py`, original checkpoints in
 `critic/test_original_checkpoint.py`, single problems in `problems/`, tables in `pipeline/test_tables.py`.
 """
 
