@@ -53,6 +53,8 @@ class CallTest:
     args: tuple[Any, ...]
     """JSON values (None, bool, int, float, str, list, dict)."""
     expected: Any
+    is_wrapped: bool = False
+    """The data set holds `[expected]`, as APPS does for many problems; APPS' own comparison takes either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class LabelledProblem:
     solutions: tuple[str, ...] = ()
     checker: str | None = None
     """Source of `check(stdin, expected, printed) -> bool` for problems with many right answers; None to compare."""
+    prelude: str = ""
+    """What the data set runs before every program, in its process: imports, classes such as LeetCode's `ListNode`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Files of records (JSON lines, JSON lists, Parquet; gzip and zstd), and the complaints about one record in one line."""
+"""Files of records (JSON lines, JSON lists, Parquet; gzip and zstd), and one-line complaints about one record."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def _not_utf8(where: Path | str, error: UnicodeDecodeError) -> InputError:
 def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where it stands, fields) for each record of a file.
 
-    The file is JSON lines or one JSON list, as it is or compressed (`.gz`, `.zst`), or Parquet (`.parquet`).
+    The file is JSON lines or one JSON list, as it is or compressed (`.gz`, `.zst`), or Parquet (`.parquet`). Lines that
+    are blank or begin with `#` are no records.
 
     Raises:
         InputError: the file is missing or not of the kind that its name says; or, where `on_bad` raises it, a line is
@@ -150,7 +151,7 @@ def _lines(path: Path, file: BinaryIO, on_bad: OnBad) -> Iterator[tuple[str, Any
         where = str(path) if is_list else f"{path}:{number}"
         if len(content) > limit:
             raise InputError(f"{path}:{number}: more than {limit:,} bytes of JSON")
-        if not line.strip():
+        if not line.strip() or line.lstrip().startswith(b"#"):
             continue
         try:
             value = parse_json("\n" * (number - 1) * is_list + _decoded(content, where), where)
