@@ -1,7 +1,7 @@
 """APPS: a folder a problem, or one JSON line a problem as on the Hugging Face hub; TACO, which has the same fields.
 
-Source: Hendrycks et al. 2021, "Measuring Coding Challenge Competence With APPS"; the layout that CodeRL reads. Li et al.
-2023, "TACO: Topics in Algorithmic COde generation dataset".
+Source: Hendrycks et al. 2021, "Measuring Coding Challenge Competence With APPS"; the layout that CodeRL reads.
+Li et al. 2023, "TACO: Topics in Algorithmic COde generation dataset".
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ _HUMANEVAL_RIGHT = {
 }
 
 
-# ------------------------------------------------------------------------------------- what JSON cannot say of arguments
+# ----------------------------------------------------------------------------------- what JSON cannot say of arguments
 
 _DEPTHS = {
     "return [_tuples(a, 1) for a in args]": (

@@ -217,7 +217,7 @@ TEMPLATE = """\
 "solutions": ["a, b = map(int, input().split())\\nprint(a + b)\\n"]}
 #
 # A function, or a method of class Solution: fn_name names it, each test is {"args", "expected"}; args is a list,
-# one item an argument. "int_keys": [0] says that the keys of argument 0, an object, are integers; JSON cannot write those.
+# one item an argument. "int_keys": [0] says that the keys of argument 0, an object, are integers (not texts).
 {"problem_id": "repeat", "description": "Return a text n times over.", "fn_name": "repeat", \
 "starter_code": "def repeat(text, n):\\n", "example_tests": [{"args": ["ab", 2], "expected": "abab"}], \
 "hidden_tests": [{"args": ["x", 0], "expected": ""}, {"args": ["xy", 3], "expected": "xyxyxy"}], \
