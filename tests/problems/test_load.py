@@ -56,13 +56,17 @@ def test_limit_does_not_read_on(tmp_path):
     [
         ('{"question": "a"\n', r"a.jsonl:1: not valid JSON \(Expecting ',' delimiter"),
         ("3\n", "a.jsonl:1: expected a JSON object, found int"),
-        ('[{"question": 1}, 4]', r"a.jsonl\[0\]: field 'problem_id'"),
-        ('{"x": 1}\n', r"a.jsonl:1: not a problem of a known format \(its fields: x\); formats: apps"),
+        ('[{"question": 1}, 4]', r"a.jsonl\[0\]: field 'question' must be text, found int"),
+        (
+            '{"x": 1}\n',
+            r"a.jsonl:1: not a problem of a known format \(its fields: x\); the nearest is jsonl, which needs problem_id",
+        ),
+        ('{"problem_id": "x", "text": "y"}', "the nearest is jsonl, which needs description too; formats: evalplus, "),
         ("\n\n", "a.jsonl: no problems"),
         (json.dumps({**APPS_LINE, "question": ""}), "a.jsonl:1: the question is empty"),
         ((json.dumps(APPS_LINE) + "\n") * 2, "problem '0000' stands twice"),
         ('{"problem_id": "a/b", "description": "x"}', "problem id 'a/b' cannot name a file"),
-        (b"\xff{}", "a.jsonl: not UTF-8"),
+        (b"\xff{}", "a.jsonl:1: not UTF-8"),
     ],
 )
 def test_unusable_files_give_one_line(tmp_path, content, message):

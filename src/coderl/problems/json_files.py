@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,14 +122,14 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """The bytes of a file, decompressed as its name says; the codec of `pyarrow` spares a dependency on one more."""
     if path.suffix == ".zst":
         with path.open("rb") as packed, pa.CompressedInputStream(packed, "zstd") as stream:
-            yield io.BufferedReader(stream)  # type: ignore[arg-type]
+            yield io.BufferedReader(stream)
     else:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield file  # type: ignore[misc]
+            yield file
 
 
 def _json_values(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
@@ -142,7 +142,7 @@ def _json_values(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
         raise InputError(f"{path}: cannot be read ({error.strerror or _first_line(error)})") from None
 
 
-def _lines(path: Path, file: BinaryIO, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, file: io.BufferedIOBase, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     limit = records.MAX_JSON_BYTES
     for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
         line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line

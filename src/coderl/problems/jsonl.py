@@ -90,7 +90,11 @@ def _test_record(test: UnitTest) -> dict[str, Any]:
         case StdinTest(stdin, stdout):
             return {"stdin": stdin, "stdout": stdout}
         case CallTest(args, expected, is_wrapped):
-            int_keys = [i for i, arg in enumerate(args) if isinstance(arg, dict) and any(type(k) is int for k in arg)]
+            int_keys = [
+                i
+                for i, arg in enumerate(args)
+                if isinstance(arg, dict) and arg and all(type(key) is int for key in arg)
+            ]
             return {
                 "args": list(args),
                 "expected": expected,
