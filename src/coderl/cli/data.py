@@ -62,7 +62,7 @@ def problems_check(
     failed: list[tuple[str, int, str]] = []
     num_faults = 0
     with open_executor(config) as executor:
-        results = executor.run(Job(s, p.hidden_tests, fn_name=p.problem.fn_name, checker=p.checker) for p, _, s in jobs)
+        results = executor.run(Job(s, p.hidden_tests, p.problem.fn_name, p.checker, p.prelude) for p, _, s in jobs)
         paired = zip(jobs, results, strict=True)
         for (p, i, _), result in reporter.track(paired, "checking", total=len(jobs), unit="solutions"):
             if result.outcome is None:

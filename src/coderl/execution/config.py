@@ -81,6 +81,8 @@ class Job:
     """The function under test; needed by call and assert tests."""
     checker: str | None = None
     """Source of `check(stdin, expected, printed) -> bool`, for problems with many right answers."""
+    prelude: str = ""
+    """Runs before the program in its module (imports, classes that the data set gives); lines are counted without it."""
 
     def __post_init__(self) -> None:
         if not self.tests:

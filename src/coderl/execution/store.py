@@ -69,7 +69,7 @@ class Keys:
     def key(self, job: Job) -> bytes:
         """Return the 32 bytes under which the job's verdict is kept."""
         digest = hashlib.sha256(self._policy)
-        for part in (job.code, job.fn_name, job.checker):
+        for part in (job.code, job.fn_name, job.checker, job.prelude or None):
             _add(digest, "N" if part is None else "S" + part)
         digest.update(self._tests_hash(job.tests))
         return digest.digest()
@@ -97,7 +97,7 @@ def _plain_test(test: UnitTest) -> list[Any]:
         case StdinTest():
             return ["stdin", test.stdin, test.stdout]
         case CallTest():
-            return ["call", _typed(test.args), _typed(test.expected)]
+            return ["call", _typed(test.args), _typed(test.expected), *([True] if test.is_wrapped else [])]
         case AssertTest():
             return ["assert", test.code, test.setup]
 

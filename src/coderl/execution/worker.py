@@ -291,6 +291,7 @@ def _job_message(job: Job, tests: list[Any], prepared: list[Any], config: Execut
     return {
         "kind": "stdin" if kind is StdinTest else "module",
         "code": job.code,
+        "before": job.prelude,
         "fn_name": job.fn_name,
         "prelude": kind is CallTest,
         "tests": prepared,

@@ -147,6 +147,12 @@ def _compile(job: dict[str, Any], channel: Channel) -> types.CodeType | None:
         return None
 
 
+def _run_before(before: str | None, namespace: dict[str, Any]) -> None:
+    """Run what the data set puts before every program; the program's own lines keep their numbers."""
+    if before:
+        exec(compile(before, "<prelude>", "exec", dont_inherit=True), namespace)
+
+
 # Programs that read standard input
 
 
@@ -158,7 +164,7 @@ def _run_stdin_tests(job: dict[str, Any], file_fd: int, channel: Channel) -> int
     error = None
     for index, text in enumerate(job["tests"]):
         _open_standard_files(text, file_fd, channel.out_fd)
-        error = _run_script(code)
+        error = _run_script(code, job.get("before"))
         if error is not None:
             channel.send({"test": index, "error": error, "cpu": _clock()})
             break
@@ -198,13 +204,14 @@ def _text(fd: int, mode: str) -> io.TextIOWrapper:
     return file
 
 
-def _run_script(code: types.CodeType) -> dict[str, Any] | None:
+def _run_script(code: types.CodeType, before: str | None = None) -> dict[str, Any] | None:
     """What `python program.py` would do, up to and including its end; None where it ends well."""
     module = types.ModuleType("__main__")
     module.__dict__.update(__builtins__=builtins, __file__="program.py")
     sys.modules["__main__"] = module
     stdout, error = sys.stdout, None
     try:
+        _run_before(before, module.__dict__)
         exec(code, module.__dict__)
     except BaseException as caught:
         error = _failure(caught)
@@ -248,6 +255,7 @@ def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, 
     sys.modules["solution"] = module
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
+        _run_before(job.get("before"), module.__dict__)
         exec(code, module.__dict__)
     except BaseException as caught:
         error = _describe(caught) if not isinstance(caught, SystemExit) else _exit_while_loading(caught)
