@@ -60,6 +60,16 @@ def _field(item: Any, name: str) -> Any:
     return None if isinstance(item, str | bytes | list | tuple | type(None)) else getattr(item, name, None)
 
 
+def has_fence(text: str) -> bool:
+    """Return True for a text with a line that opens or closes a code block."""
+    return _FENCE.search(text) is not None
+
+
+def is_python(text: str) -> bool:
+    """Return True for a text that parses as a program."""
+    return _parsed(text) is not None
+
+
 # ----------------------------------------------------------------------------------------------- thoughts and turns
 
 _THOUGHT = re.compile(
@@ -70,7 +80,7 @@ _THOUGHT = re.compile(
 _TOKEN = re.compile(
     r"<[|｜][\w▁ /]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|eot|EOT|end_of_turn|start_of_turn|end_of_utterance)>|\[/?INST\]"
 )
-_HEADER = re.compile(rf"\s*(?:{_TOKEN.pattern})\s*(?:(?:assistant|model)\b\s*)?")
+_HEADER = re.compile(rf"\s*(?:{_TOKEN.pattern})(?:\s*(?:assistant|model)\b)?(?:[ \t]*\n)*")
 _FINAL_CHANNEL = "<|channel|>final<|message|>"
 _LINE_CHARS = 200
 
@@ -90,7 +100,9 @@ def _without_thoughts(text: str) -> str:
             else:
                 kept.append(text[start : tag.start()])
         start, is_thought = tag.end(), not is_closing
-    return "".join(kept) + ("" if is_thought else text[start:])
+    if not start:
+        return text
+    return ("".join(kept) + ("" if is_thought else text[start:])).lstrip("\r\n")
 
 
 def _first_turn(text: str) -> str:
