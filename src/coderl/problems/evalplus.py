@@ -133,7 +133,7 @@ check({fn_name})
 """
 
 
-def _test(where: str, inputs: list[Any], task_id: str, fn_name: str, solution: str, atol: float) -> AssertTest:
+def _test(where: str, inputs: list[Any], task_id: str, fn_name: str, solution: str, atol: int | float) -> AssertTest:
     if not fn_name.isidentifier():
         raise InputError(f"{where}: entry_point must name a function, found {fn_name!r}")
     is_mbpp = task_id.startswith("Mbpp/")
