@@ -82,7 +82,7 @@ class Job:
     checker: str | None = None
     """Source of `check(stdin, expected, printed) -> bool`, for problems with many right answers."""
     prelude: str = ""
-    """Runs before the program in its module (imports, classes that the data set gives); lines are counted without it."""
+    """Runs before the program in its module (imports, classes that the data set gives); error lines do not count it."""
 
     def __post_init__(self) -> None:
         if not self.tests:

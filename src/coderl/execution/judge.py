@@ -18,6 +18,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
+from coderl.types import CallTest
+
 Comparator = Literal["strict", "apps", "exact"]
 Comparison = Callable[[Any, Any], bool]
 """A comparator given as a function of (got, expected), such as one that keeps answers to be judged elsewhere."""
@@ -31,7 +33,8 @@ _FLOAT_BITS = 1024
 _FLOAT_LITERAL = re.compile(rb"[+-]?+(?:\d++\.\d*+|\.\d++|\d++(?=[eE]))(?:[eE][+-]?+\d++)?+")
 _NUMBER_LITERAL = re.compile(rb"[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d++)?+")
 _DICTS = (dict, OrderedDict, defaultdict, Counter)
-_INT_KEY = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
+_MAX_KEY_BITS = 4096
+"""Of an integer that is a key: writing one in decimal takes time with the square of its length."""
 
 
 def compare_stdout(got: bytes, expected: str, mode: Comparator | Comparison = "strict") -> bool:
@@ -60,8 +63,8 @@ def compare_value(got: object, expected: object, mode: Comparator | Comparison =
     `strict`, at every depth: a tuple counts as a list; None, bool and str only equal themselves (True is not 1); ints
     are exact; where the expected number is a float, any number within `TOLERANCE`; where it is an int, a float within
     1e-6 *absolute*, so that 1000000.5 is never 1000000; a Decimal or Fraction counts as its value; NaN equals nothing;
-    a dict (Counter, OrderedDict, defaultdict) needs the same keys, and ints as keys match their decimal text, for JSON
-    has no others; sets equal sets only, by `==`.
+    a dict (Counter, OrderedDict, defaultdict) needs the same keys, and where all expected ones are texts, other keys
+    match the text that JSON writes for them, for JSON has no others; sets equal sets only, by `==`.
     `exact`: the same types and values at every depth.
 
     Source: "apps" is section 3 of the original's harness: `==`, or `==` to the only element of a wrapped answer, with
@@ -72,6 +75,14 @@ def compare_value(got: object, expected: object, mode: Comparator | Comparison =
     if mode == "apps":
         return _apps_value(got, expected)
     return _same_structure(got, expected, _strict_leaf if mode == "strict" else _exact_leaf, exact=mode == "exact")
+
+
+def compare_returned(got: object, test: CallTest, mode: Comparator | Comparison = "strict") -> bool:
+    """Return True when a returned value is right for a test; see `compare_value`.
+
+    `apps` compares to what the data set holds: a list round the value where the reader took one away.
+    """
+    return compare_value(got, [test.expected] if test.is_wrapped and mode == "apps" else test.expected, mode)
 
 
 # ---------------------------------------------------------------------------------------------------------- strict
@@ -139,15 +150,43 @@ def _matching_items(got: dict[Any, Any], expected: dict[Any, Any], *, exact: boo
     """Return the values of equal keys, or None where the keys differ; a key is its type too (True is not 1)."""
     if len(got) != len(expected):
         return None
+    if not exact and all(type(key) is str for key in expected):
+        return _items_by_text(got, expected)
     by_key = {_typed_key(key): value for key, value in got.items()}
-    if not exact and got and all(type(key) is int for key in got) and all(type(key) is str for key in expected):
-        expected = {(int(key) if _INT_KEY.fullmatch(key) else key): value for key, value in expected.items()}
     pairs = []
     for key, value in expected.items():
         if _typed_key(key) not in by_key:
             return None
         pairs.append((by_key[_typed_key(key)], value))
     return pairs
+
+
+def _items_by_text(got: dict[Any, Any], expected: dict[str, Any]) -> list[tuple[Any, Any]] | None:
+    """Return the values of equal keys where the expected ones are texts: those of JSON, which has no other keys."""
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for key, value in got.items():
+        text = next((text for text in _json_spellings(key) if text in expected), None)
+        if text is None or text in pairs:
+            return None
+        pairs[text] = (value, expected[text])
+    return list(pairs.values())
+
+
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+
+
+def _json_spellings(key: Any) -> tuple[str, ...]:
+    """How JSON may write a key: 1 as `1`, or `1.0` by who had a float; a text only as itself."""
+    if type(key) is str:
+        return (key,)
+    if key is None or type(key) is bool:
+        return (_CONSTANTS[key],)
+    if type(key) is int and key.bit_length() <= _MAX_KEY_BITS:
+        return (str(key), repr(float(key))) if abs(key) < _EXACT_FLOAT_INT else (str(key),)
+    if type(key) is float:
+        is_whole = key.is_integer() and abs(key) < _EXACT_FLOAT_INT
+        return (repr(key), str(int(key))) if is_whole else (repr(key),)
+    return ()
 
 
 def _typed_key(key: Any) -> tuple[type, Any]:

@@ -157,7 +157,7 @@ class Worker:
             return got
         if job.checker:
             return self._check(job.checker, list(test.args), test.expected, got.value)
-        return _PASSED if _equal(got.value, test.expected, self._config.comparator) else _FAILED
+        return _PASSED if _equal(got.value, test, self._config.comparator) else _FAILED
 
     def _run_assert(self, contact: Contact, job: Job, index: int, test: AssertTest) -> Verdict:
         comparison = assertions.split(test, job.fn_name)
@@ -299,9 +299,9 @@ def _job_message(job: Job, tests: list[Any], prepared: list[Any], config: Execut
     }
 
 
-def _equal(got: Any, expected: Any, comparator: Any) -> bool:
+def _equal(got: Any, test: CallTest, comparator: Any) -> bool:
     try:
-        return judge.compare_value(got, expected, comparator)
+        return judge.compare_returned(got, test, comparator)
     except (ArithmeticError, RecursionError, TypeError, ValueError):
         return False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -132,8 +131,22 @@ def _problems(
         options.check("apps", source)
         return _from_folders(path, split, options, on_bad)
     paths, split = _data_files(path, split) if path.is_dir() else ([path], split)
-    records = itertools.chain.from_iterable(read_records(file, on_bad) for file in paths)
-    return _from_records(records, source, format, split, options, on_bad)
+    return _from_records(_numbered(paths, on_bad), source, format, split, options, on_bad)
+
+
+def _numbered(paths: Iterable[Path], on_bad: OnBad) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The records of some files with their numbers; a line that cannot be read has one too, so that mending it moves none."""
+    number = 0
+
+    def count(error: InputError) -> None:
+        nonlocal number
+        number += 1
+        on_bad(error)
+
+    for path in paths:
+        for where, record in read_records(path, count):
+            yield number, where, record
+            number += 1
 
 
 def _from_folders(path: Path, split: str | None, options: Options, on_bad: OnBad) -> Iterator[LabelledProblem]:
@@ -165,14 +178,14 @@ def _data_files(folder: Path, split: str | None) -> tuple[list[Path], str | None
 
 
 def _from_records(
-    records: Iterable[tuple[str, dict[str, Any]]],
+    records: Iterable[tuple[int, str, dict[str, Any]]],
     source: str,
     format: str | None,
     split: str | None,
     options: Options,
     on_bad: OnBad,
 ) -> Iterator[LabelledProblem]:
-    for number, (where, record) in enumerate(records):
+    for number, where, record in records:
         try:
             kind = format or formats.format_of(record, where)
         except InputError as error:
@@ -247,6 +260,6 @@ def _from_hub(
         found = datasets.load_dataset(name, config or None, split=split, streaming=True)
     is_numbered_anew = is_apps or name.endswith("/TACO")  # in each split
     for part, rows in ({split: found} if split is not None else found).items():
-        numbered = ((f"{source} {part}[{index}]", dict(row)) for index, row in enumerate(rows))
+        numbered = ((index, f"{source} {part}[{index}]", dict(row)) for index, row in enumerate(rows))
         for labelled in _from_records(numbered, source, format, None, options, on_bad):
             yield apps.with_id_prefix(labelled, f"{part}-") if is_numbered_anew else labelled

@@ -201,7 +201,7 @@ class RemoteExecutor:
             return False
         if isinstance(test, StdinTest):
             return judge.compare_stdout(base64.b64decode(answer["stdout"]), test.stdout, self.config.comparator)
-        return judge.compare_value(values.decode(answer["value"]), test.expected, self.config.comparator)
+        return judge.compare_returned(values.decode(answer["value"]), test, self.config.comparator)
 
     # -------------------------------------------------------------------------------------------------------- wire
 
@@ -287,7 +287,8 @@ def _program(state: _State) -> dict[str, Any]:
         else {"args": [values.encode(value) for value in test.args]}
         for test in state.tests
     ]
-    return {"code": state.job.code, "fn_name": state.job.fn_name, "tests": tests}
+    program = {"code": state.job.code, "fn_name": state.job.fn_name, "tests": tests}
+    return program | ({"prelude": state.job.prelude} if state.job.prelude else {})
 
 
 def _expected_size(test: StdinTest | CallTest) -> int:
