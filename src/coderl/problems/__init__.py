@@ -135,7 +135,7 @@ def _problems(
 
 
 def _numbered(paths: Iterable[Path], on_bad: OnBad) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """The records of some files with their numbers; a line that cannot be read has one too, so that mending it moves none."""
+    """The records of some files with their numbers; a line that cannot be read has one too."""
     number = 0
 
     def count(error: InputError) -> None:
