@@ -1,11 +1,13 @@
 """HTTP by strict rules: one request a connection, one answer, whatever the bytes are."""
 
+import contextlib
 import http.client
 import json
 import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -32,17 +34,22 @@ def lines(body: bytes) -> Iterator[dict[str, Any]]:
         yield {"byte": byte}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+@contextlib.contextmanager
+def serving(host: str = "127.0.0.1") -> Iterator[Server]:
     routes: dict[tuple[str, str], protocol.Handler] = {
         ("GET", "/v1/health"): lambda body: {"health": "good"},
         ("POST", "/v1/run"): lines,
     }
-    with Server(("127.0.0.1", 0), TOKEN, routes) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with Server((host, 0), TOKEN, routes) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
 
 
 def exchange(server: Server, raw: bytes, *, half_close: bool = True) -> bytes:
@@ -174,31 +181,35 @@ def test_a_length_beyond_the_limit_is_refused_before_the_body_is_read(server: Se
     assert statuses(exchange(server, raw, half_close=False)) == [413]
 
 
-def test_strangers_have_few_places_and_little_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strangers_have_few_places_and_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """With all places taken a further one is told so at once; a silent one is told that it is too slow and put out."""
-    monkeypatch.setattr(server, "strangers", threading.BoundedSemaphore(2))
-    monkeypatch.setattr(protocol, "_HEAD_S", 0.5)
-    silent = [socket.create_connection(server.server_address[:2], timeout=30) for _ in range(2)]  # type: ignore[arg-type]
-    try:
+    monkeypatch.setattr(protocol, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(protocol, "_HEAD_S", 1.0)
+    with serving() as server, contextlib.ExitStack() as opened:
+        address: Any = server.server_address[:2]
+        silent = [opened.enter_context(socket.create_connection(address, timeout=30)) for _ in range(2)]
         silent[0].sendall(b"GET /v1")
         while server.strangers.acquire(blocking=False):  # until both are taken in
             server.strangers.release()
         assert statuses(exchange(server, GET + b"\r\n")) == [503]
         assert [statuses(connection.recv(1000)) for connection in silent] == [[408], [408]]
-    finally:
-        for connection in silent:
-            connection.close()
-    for _ in range(2):  # the places came back
-        assert server.strangers.acquire(timeout=30)
+        for _ in range(2):  # the places come back
+            assert server.strangers.acquire(timeout=30)
 
 
-def test_the_log_has_a_line_a_request_and_no_secret(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_a_line_a_request_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     """Who, what, status, size; no token, no query, no path that the service does not know, no body."""
-    with caplog.at_level(logging.INFO, protocol.log.name):
-        exchange(server, b"POST /v1/run HTTP/1.1\r\n" + AUTH + b"Content-Length: 3\r\n\r\nabc")
-        exchange(server, b"GET /v1/health?token=hunter2 HTTP/1.1\r\nAuthorization: Bearer hunter2\r\n\r\n")
-        exchange(server, b"GET /hunter2 HTTP/1.1\r\nX: hunter2\r\n\r\n")
-        exchange(server, b"hunter2\r\n\r\n")
+    requests = [
+        b"POST /v1/run HTTP/1.1\r\n" + AUTH + b"Content-Length: 3\r\n\r\nabc",
+        b"GET /v1/health?token=hunter2 HTTP/1.1\r\nAuthorization: Bearer hunter2\r\n\r\n",
+        b"GET /hunter2 HTTP/1.1\r\nX: hunter2\r\n\r\n",
+        b"hunter2\r\n\r\n",
+    ]
+    with caplog.at_level(logging.INFO, protocol.log.name), serving() as server:
+        for number, request in enumerate(requests, start=1):
+            exchange(server, request)
+            while len(caplog.records) < number:  # it is written after the answer
+                time.sleep(0.01)
     written = [re.sub(r"[\d.]+ s$", "S s", record.getMessage()) for record in caplog.records]
     assert written == [
         "127.0.0.1 POST /v1/run 200 3 bytes S s",
@@ -210,14 +221,12 @@ def test_the_log_has_a_line_a_request_and_no_secret(server: Server, caplog: pyte
 
 def test_the_loopback_address_of_ipv6() -> None:
     """`::1` can be bound and asked."""
-    try:
-        server = Server(("::1", 0), TOKEN, {("GET", "/v1/health"): lambda body: {}})
-    except OSError:
-        pytest.skip("this machine has no IPv6")
-    with server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with contextlib.ExitStack() as opened:
+        try:
+            server = opened.enter_context(serving("::1"))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
         assert statuses(exchange(server, GET + b"\r\n")) == [200]
-        server.shutdown()
 
 
 # ------------------------------------------------------------------------------------------------------------- fuzz
@@ -243,7 +252,9 @@ def test_any_bytes_get_at_most_one_answer_and_the_service_goes_on(server: Server
 def test_the_service_still_answers(server: Server) -> None:
     """After all of the above, with every place free again."""
     assert statuses(exchange(server, GET + b"\r\n")) == [200]
-    assert server.places._value == protocol.MAX_REQUESTS  # type: ignore[attr-defined]
+    for places, number in ((server.places, protocol.MAX_REQUESTS), (server.strangers, protocol.MAX_STRANGERS)):
+        assert [places.acquire(timeout=30) for _ in range(number)] == [True] * number
+        places.release(number)
 
 
 @given(noise)

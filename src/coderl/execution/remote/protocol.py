@@ -166,7 +166,7 @@ class Server(socketserver.TCPServer):
 class _Connection(socketserver.BaseRequestHandler):
     """One connection: its only request, and the answer."""
 
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
     request: socket.socket
 
     def setup(self) -> None:
