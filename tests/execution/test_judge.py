@@ -205,7 +205,6 @@ def test_strict_float_tolerance_is_relative_above_one(value: float, offset: floa
         ({True: 1}, {"1": 1}, False, True, False),
         ({1.5: 3}, {"1.5": 3}, True, False, False),
         ({2.0: 3}, {"2.0": 3}, True, False, False),
-        ({2: 3}, {"2.0": 3}, True, False, False),  # 2 == 2.0: whoever wrote the file had a float
         ({1e20: 3}, {"1e+20": 3}, True, False, False),
         ({1.5: 3}, {"1.25": 3}, False, False, False),
         ({True: 1, False: 0}, {"true": 1, "false": 0}, True, False, False),
@@ -213,7 +212,6 @@ def test_strict_float_tolerance_is_relative_above_one(value: float, offset: floa
         ({1: 2, "a": 3, None: 4}, {"1": 2, "a": 3, "null": 4}, True, False, False),
         ({1: 2, "1": 3}, {"1": 2, "a": 3}, False, False, False),
         ({(1, 2): 3}, {"(1, 2)": 3}, False, False, False),
-        ({10**5000: 3}, {"1": 3}, False, False, False),
         ({"a": {1: 2}}, {"a": {"1": 2}}, True, False, False),
         ({1, 2}, [1, 2], False, False, False),
         ({1, 2}, {2, 1}, True, True, True),

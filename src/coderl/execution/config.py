@@ -24,9 +24,9 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpu_limit_s: float = Field(default=4.0, gt=0)
-    """CPU seconds, not wall: a busy machine must not change a verdict. Four, as the original's alarm."""
+    """CPU seconds of a quiet machine, not wall: load must not change a verdict. Four, as the original's alarm."""
     wall_limit_s: float = Field(default=30.0, gt=0)
-    """For programs that sleep. A program that hits it is run once more with nothing beside it before that counts."""
+    """For programs that sleep; time in which the machine had no processor for the program does not count."""
     memory_limit_bytes: int = Field(default=1 << 30, ge=64 << 20)
     """Address space beyond what the interpreter and the stacks of a few threads take (1 GiB is added for those)."""
     output_limit_bytes: int = Field(default=32 << 20, gt=0)
@@ -40,6 +40,9 @@ class ExecutionConfig(Limits):
     """Zygotes; one for each processor is best."""
     comparator: Literal["strict", "apps", "exact"] = "strict"
     """See `judge`. Assertions always mean what Python means by them."""
+    assertions: Literal["isolated", "trusting"] = "isolated"
+    """Where the code of an assertion runs: where the program cannot touch it, so that a test which only the program's
+    own word could decide is a fault that says so; or beside the program, as most graders do, believing what it says."""
     stop: Literal["first_failure", "never"] = "first_failure"
     """`never` runs every test, for a reward that counts them."""
     min_isolation: Isolation = "portable"

@@ -10,6 +10,7 @@ for the reproduction of published numbers only. `exact` forgives nothing.
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from collections import Counter, OrderedDict, defaultdict
@@ -18,6 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
+from coderl.execution.sandbox.values import Array
 from coderl.types import CallTest
 
 Comparator = Literal["strict", "apps", "exact"]
@@ -32,9 +34,8 @@ _FLOAT_BITS = 1024
 # Possessive repeats: a long token that is no number is refused in linear time.
 _FLOAT_LITERAL = re.compile(rb"[+-]?+(?:\d++\.\d*+|\.\d++|\d++(?=[eE]))(?:[eE][+-]?+\d++)?+")
 _NUMBER_LITERAL = re.compile(rb"[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d++)?+")
+_LISTS = (list, tuple, Array)
 _DICTS = (dict, OrderedDict, defaultdict, Counter)
-_MAX_KEY_BITS = 4096
-"""Of an integer that is a key: writing one in decimal takes time with the square of its length."""
 
 
 def compare_stdout(got: bytes, expected: str, mode: Comparator | Comparison = "strict") -> bool:
@@ -63,8 +64,8 @@ def compare_value(got: object, expected: object, mode: Comparator | Comparison =
     `strict`, at every depth: a tuple counts as a list; None, bool and str only equal themselves (True is not 1); ints
     are exact; where the expected number is a float, any number within `TOLERANCE`; where it is an int, a float within
     1e-6 *absolute*, so that 1000000.5 is never 1000000; a Decimal or Fraction counts as its value; NaN equals nothing;
-    a dict (Counter, OrderedDict, defaultdict) needs the same keys, and where all expected ones are texts, other keys
-    match the text that JSON writes for them, for JSON has no others; sets equal sets only, by `==`.
+    a dict (Counter, OrderedDict, defaultdict) needs the same keys, and numbers, truths and None as keys match their
+    text, for JSON has no others; a numpy array counts as a list; sets equal sets only, by `==`.
     `exact`: the same types and values at every depth.
 
     Source: "apps" is section 3 of the original's harness: `==`, or `==` to the only element of a wrapped answer, with
@@ -132,7 +133,7 @@ def _same_structure(got: Any, expected: Any, same_leaf: Any, *, exact: bool) -> 
     while pending:
         g, e = pending.pop()
         if type(e) in (list, tuple):
-            if type(g) not in (list, tuple) or len(g) != len(e) or (exact and type(g) is not type(e)):
+            if type(g) not in _LISTS or len(g) != len(e) or (exact and type(g) is not type(e)):
                 return False
             pending.extend(zip(g, e, strict=True))
         elif type(e) is dict:
@@ -150,9 +151,10 @@ def _matching_items(got: dict[Any, Any], expected: dict[Any, Any], *, exact: boo
     """Return the values of equal keys, or None where the keys differ; a key is its type too (True is not 1)."""
     if len(got) != len(expected):
         return None
-    if not exact and all(type(key) is str for key in expected):
-        return _items_by_text(got, expected)
     by_key = {_typed_key(key): value for key, value in got.items()}
+    if not exact and all(type(key) is str for key in expected):  # JSON has no other keys
+        texts = [_json_key(key) for key in got]
+        by_key = {_typed_key(text): value for text, value in zip(texts, got.values(), strict=True)}
     pairs = []
     for key, value in expected.items():
         if _typed_key(key) not in by_key:
@@ -161,32 +163,9 @@ def _matching_items(got: dict[Any, Any], expected: dict[Any, Any], *, exact: boo
     return pairs
 
 
-def _items_by_text(got: dict[Any, Any], expected: dict[str, Any]) -> list[tuple[Any, Any]] | None:
-    """Return the values of equal keys where the expected ones are texts: those of JSON, which has no other keys."""
-    pairs: dict[str, tuple[Any, Any]] = {}
-    for key, value in got.items():
-        text = next((text for text in _json_spellings(key) if text in expected), None)
-        if text is None or text in pairs:
-            return None
-        pairs[text] = (value, expected[text])
-    return list(pairs.values())
-
-
-_CONSTANTS = {None: "null", True: "true", False: "false"}
-
-
-def _json_spellings(key: Any) -> tuple[str, ...]:
-    """How JSON may write a key: 1 as `1`, or `1.0` by who had a float; a text only as itself."""
-    if type(key) is str:
-        return (key,)
-    if key is None or type(key) is bool:
-        return (_CONSTANTS[key],)
-    if type(key) is int and key.bit_length() <= _MAX_KEY_BITS:
-        return (str(key), repr(float(key))) if abs(key) < _EXACT_FLOAT_INT else (str(key),)
-    if type(key) is float:
-        is_whole = key.is_integer() and abs(key) < _EXACT_FLOAT_INT
-        return (repr(key), str(int(key))) if is_whole else (repr(key),)
-    return ()
+def _json_key(key: Any) -> Any:
+    """Return a dict's key as JSON writes it: a number, a truth or None as its text."""
+    return json.dumps(key) if key is None or type(key) in (bool, int, float) else key
 
 
 def _typed_key(key: Any) -> tuple[type, Any]:
@@ -289,7 +268,7 @@ def _apps_value(got: Any, expected: Any) -> bool:
         if got == expected[0]:
             return True
         return type(got) is list and bool(got) and type(got[0]) is tuple and [list(x) for x in got] == expected[0]
-    except (RecursionError, TypeError, ArithmeticError):
+    except (RecursionError, TypeError, ArithmeticError, ValueError):
         return False
 
 

@@ -12,7 +12,7 @@ import os
 import struct
 
 _TABLE = """
-read 0 63; write 1 64; openat 257 56; close 3 57; close_range 436 436; fstat 5 80; newfstatat 262 79; statx 332 291
+mkdirat 258 34; unlinkat 263 35; renameat 264 38; renameat2 316 276; read 0 63; write 1 64; openat 257 56; close 3 57; close_range 436 436; fstat 5 80; newfstatat 262 79; statx 332 291
 lseek 8 62; mmap 9 222; mprotect 10 226; munmap 11 215; mremap 25 216; madvise 28 233; mincore 27 232; msync 26 227
 brk 12 214; rt_sigaction 13 134; rt_sigprocmask 14 135; rt_sigreturn 15 139; rt_sigpending 127 136
 rt_sigtimedwait 128 137; rt_sigsuspend 130 133; sigaltstack 131 132; restart_syscall 219 128; pread64 17 67
@@ -32,7 +32,7 @@ set_robust_list 273 99; rseq 334 293; membarrier 324 283; getrandom 318 278; mem
 fstatfs 138 44; capget 125 90; wait4 61 260; waitid 247 95; pidfd_open 434 434; seccomp 317 277
 ioctl 16 29; fcntl 72 25; socketpair 53 199; clone 56 220; clone3 435 435; kill 62 129; tkill 200 130; tgkill 234 131
 prctl 157 167; prlimit64 302 261; sched_setaffinity 203 122; sched_getaffinity 204 123; getpriority 140 141
-open 2 -; stat 4 -; lstat 6 -; access 21 -; readlink 89 -; poll 7 -; select 23 -; pipe 22 -; dup2 33 -
+mkdir 83 -; rmdir 84 -; unlink 87 -; rename 82 -; open 2 -; stat 4 -; lstat 6 -; access 21 -; readlink 89 -; poll 7 -; select 23 -; pipe 22 -; dup2 33 -
 epoll_create 213 -; epoll_wait 232 -; eventfd 284 -; fork 57 -; vfork 58 -; getpgrp 111 -; pause 34 -; alarm 37 -
 time 201 -; arch_prctl 158 -; getdents 78 -
 """
