@@ -70,11 +70,16 @@ class _State:
     num_faults: int = 0
     is_settled: bool = False
     result: Verdict | None = None
+    doubted: int | None = None
+    """The test that failed in a child that had run others before, and is asked for again."""
+    is_alone: bool = False
+    """Such a test passed alone: every test of the program is decided in a child of its own."""
 
     @property
     def tests(self) -> tuple[Any, ...]:
-        """The tests that are still to be judged."""
-        return self.job.tests[len(self.verdicts) :]
+        """The tests to ask for next."""
+        rest = self.job.tests[len(self.verdicts) :]
+        return rest[:1] if self.is_alone else rest
 
 
 class RemoteExecutor:
@@ -173,6 +178,7 @@ class RemoteExecutor:
         state.cpu_s, state.wall_s = state.cpu_s + float(reply["cpu_s"]), state.wall_s + float(reply["wall_s"])
         state.isolation = str(reply["isolation"])
         error = (reply["error_subtype"], str(reply["message"]), reply["error_line"])
+        doubted, state.doubted = state.doubted, None
         for offset, (test, number, answer) in enumerate(
             zip(state.tests, reply["test_outcomes"], reply["answers"], strict=True)
         ):
@@ -183,12 +189,17 @@ class RemoteExecutor:
                 state.verdicts.append((outcome, *error))
                 state.is_settled = self.config.stop == "first_failure"
             elif self._is_right(test, answer):
+                if doubted == len(state.verdicts):  # what it answers depends on what it ran before: no second guess
+                    state.verdicts, state.is_alone = [], True
+                    return None
                 state.verdicts.append((outcome, None, "", None))
             else:
                 # The first test of a child is as good as alone in it; any other is asked for again.
                 if offset == 0:
                     state.verdicts.append((Outcome.FAILED_TEST, None, "", None))
                     state.is_settled = self.config.stop == "first_failure"
+                else:
+                    state.doubted = len(state.verdicts)
                 break
         if len(state.verdicts) == num_before:
             raise ValueError("no test was run")
@@ -310,7 +321,7 @@ def _result(state: _State) -> Verdict:
         error_subtype=subtype,
         message=message,
         error_line=line,
-        test_outcomes=outcomes + (None,) * len(state.tests),
+        test_outcomes=outcomes + (None,) * (len(state.job.tests) - len(outcomes)),
         cpu_s=state.cpu_s,
         wall_s=state.wall_s,
         isolation=state.isolation,
