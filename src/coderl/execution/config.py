@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coderl.types import InputError, UnitTest
+from coderl.types import InputError, StdinTest, UnitTest
 
 Isolation = Literal["unsafe", "portable", "strong"]
 LEVELS: tuple[Isolation, ...] = ("unsafe", "portable", "strong")
@@ -90,3 +91,34 @@ class Job:
     def __post_init__(self) -> None:
         if not self.tests:
             raise InputError("a job without tests has no verdict: give at least one test")
+
+
+_APPS_PRELUDE = """\
+import sys
+import time
+import itertools
+from itertools import accumulate, product, permutations, combinations
+import collections
+from collections import Counter, OrderedDict, deque, defaultdict, ChainMap
+from functools import lru_cache
+import math
+from math import sqrt, sin, cos, tan, ceil, fabs, floor, gcd, exp, log, log2
+import fractions
+from typing import List, Tuple
+import random
+import heapq
+from heapq import *
+"""
+
+
+def prelude_of(job: Job, config: ExecutionConfig) -> str:
+    """Return what runs before a job's program: its own prelude, in `apps` mode behind what the original puts there.
+
+    Source: the original's `utils/testing_util.py`, whose programs may use names that they never import.
+    Deviation: numpy, which is slow to load, is imported only for a program that says `np`.
+    """
+    if config.comparator != "apps":
+        return job.prelude
+    numpy = "import numpy as np\n" if re.search(r"\bnp\b", job.code) else ""
+    streams = "stdin = sys.stdin\nstdout = sys.stdout\n" if isinstance(job.tests[0], StdinTest) else ""
+    return _APPS_PRELUDE + numpy + streams + job.prelude

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from coderl.execution import assertions, clock, judge
-from coderl.execution.config import ExecutionConfig, Job
+from coderl.execution.config import ExecutionConfig, Job, prelude_of
 from coderl.execution.sandbox import values
 from coderl.execution.sandbox.contact import Contact, EndedError, OutOfTimeError
 from coderl.execution.sandbox.messages import MAX_PARTS, TooLargeError
@@ -266,7 +266,7 @@ def _job_message(job: Job, tests: list[Any], prepared: list[Any], config: Execut
     return {
         "kind": "stdin" if kind is StdinTest else "module",
         "code": job.code,
-        "before": job.prelude,
+        "before": prelude_of(job, config),
         "fn_name": job.fn_name,
         "prelude": kind is CallTest,
         "tests": prepared,

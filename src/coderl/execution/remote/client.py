@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from coderl.execution import judge
-from coderl.execution.config import LEVELS, ExecutionConfig, Job
+from coderl.execution.config import LEVELS, ExecutionConfig, Job, prelude_of
 from coderl.execution.pool import Executor
 from coderl.execution.sandbox import values
 from coderl.types import (
@@ -218,7 +218,7 @@ class RemoteExecutor:
 
     def _ask(self, waiting: list[_State]) -> list[dict[str, Any]]:
         """Return the service's reply for each job, faults where it gave none."""
-        programs = [_program(state) for state in waiting]
+        programs = [_program(state, self.config) for state in waiting]
         # A power of two over all of them tells the service nothing of one expected output.
         longest = max(_expected_size(test) for state in waiting for test in state.tests)
         limit = max(1 << 20, 1 << (4 * longest).bit_length())
@@ -290,7 +290,7 @@ def _is_remote(job: Job) -> bool:
     return job.checker is None and all(isinstance(test, StdinTest | CallTest) for test in job.tests)
 
 
-def _program(state: _State) -> dict[str, Any]:
+def _program(state: _State, config: ExecutionConfig) -> dict[str, Any]:
     """What goes over the wire: the program and the inputs that are missing, no output."""
     tests = [
         {"stdin": test.stdin}
@@ -299,7 +299,8 @@ def _program(state: _State) -> dict[str, Any]:
         for test in state.tests
     ]
     program = {"code": state.job.code, "fn_name": state.job.fn_name, "tests": tests}
-    return program | ({"prelude": state.job.prelude} if state.job.prelude else {})
+    prelude = prelude_of(state.job, config)
+    return program | ({"prelude": prelude} if prelude else {})
 
 
 def _expected_size(test: StdinTest | CallTest) -> int:
