@@ -16,7 +16,7 @@ class Comparison:
 
     expression: str
     expected: Any
-    tolerance: float | None = None
+    tolerance: int | float | None = None
     """Of `abs(CALL - NUMBER) < tolerance`."""
     is_identity: bool = False
     """`is` a constant, and so of its type."""
@@ -130,7 +130,7 @@ def _text(call: ast.expr, fn_name: str | None, called: str | None) -> str:
     return ast.unparse(call)
 
 
-def _number(node: ast.expr) -> float:
+def _number(node: ast.expr) -> int | float:
     """A number written as one, or as a quotient of two."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         return _number(node.left) / _number(node.right)

@@ -167,6 +167,9 @@ class Executor:
     def _check_entered(self) -> None:
         if not self._threads:
             raise RuntimeError("use the executor as a context manager: with Executor(config) as executor")
+        self._check_process()
+
+    def _check_process(self) -> None:
         if os.getpid() != self._process_id:
             raise SandboxError(
                 f"this executor belongs to process {self._process_id}, of which this one ({os.getpid()}) is a fork: "
@@ -174,7 +177,7 @@ class Executor:
             )
 
     def _result(self, ticket: _Ticket) -> Verdict:
-        self._check_entered()
+        self._check_process()
         ticket.done.wait()
         assert ticket.result is not None
         return ticket.result
@@ -241,13 +244,10 @@ def _reach(config: ExecutionConfig) -> tuple[Plan, ZygoteProcess]:
     Raises:
         SandboxError: there is none of the level that the config asks for.
     """
-    for attempt in range(1, _NUM_TRIES + 1):
-        try:
-            plan, zygote = negotiate(config)
-            break
-        except SandboxError:  # as any fault, tried once more; what cannot be had says so again
-            if attempt == _NUM_TRIES:
-                raise
+    try:
+        plan, zygote = negotiate(config)
+    except SandboxError:  # as any fault, tried once more; what cannot be had says so again
+        plan, zygote = negotiate(config)
     try:
         escapes = ways_out(config, zygote)
     except BaseException:

@@ -7,18 +7,13 @@ nothing, for the answer must still be right. Expected outputs are never in this 
 
 from __future__ import annotations
 
-import abc
 import atexit
 import builtins
-import collections
 import contextlib
-import copy
 import gc
-import importlib
 import io
 import json
 import marshal
-import operator
 import os
 import resource
 import socket
@@ -41,13 +36,14 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 _HELLO = b'{"hello":1}'
 _values: Any = None
 _tester: Any = None
+_witness: Any = None
 """The modules of these names, given by the zygote: in here nothing of the package is importable."""
 
 
-def install(values: Any, tester: Any) -> None:
+def install(values: Any, tester: Any, witness: Any) -> None:
     """Give this module its siblings (all are loaded by path)."""
-    global _values, _tester
-    _values, _tester = values, tester
+    global _values, _tester, _witness
+    _values, _tester, _witness = values, tester, witness
 
 
 def main(file_fd: int, out_fd: int, channel_fd: int, prelude: dict[str, Any]) -> None:
@@ -173,8 +169,8 @@ def _run_stdin_tests(job: dict[str, Any], file_fd: int, channel: Channel) -> int
     for index, text in enumerate(job["tests"]):
         _open_standard_files(text, file_fd, channel.out_fd)
         error = _run_script(code, job["code"], job.get("before"))
-        end = os.lseek(channel.out_fd, 0, os.SEEK_END)
         try:
+            end = os.lseek(channel.out_fd, 0, os.SEEK_END)
             if error is None:
                 _write(channel.fd, b'{"test":%d,"end":%d,"cpu":%.6f}' % (index, end, _clock()))
             else:
@@ -311,7 +307,7 @@ def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, 
     sys.modules["solution"] = module
     sys.modules["__main__"] = types.ModuleType("__main__")
     if job.get("prelude"):  # this process runs one program: what it finds among the builtins is its own
-        vars(builtins).update(prelude)
+        builtins.__dict__.update(prelude)
     try:
         _run_before(job.get("before"), module.__dict__)
         _limit_recursion(3)
@@ -352,7 +348,7 @@ def _find(namespace: dict[str, Any], name: str) -> Any:
         trace = error.__traceback__
         if trace is not None and trace.tb_next is not None:  # raised by its own code
             raise
-        return getattr(solution.__new__(solution), name)  # it asks for arguments that no judge has
+        return getattr(object.__new__(solution), name)  # it asks for arguments that no judge has
 
 
 def _run_module_test(test: dict[str, Any], namespace: dict[str, Any], name: str, channel: Channel) -> dict[str, Any]:
@@ -368,16 +364,21 @@ def _run_module_test(test: dict[str, Any], namespace: dict[str, Any], name: str,
             exec(compile(test["code"], "<test>", "exec", dont_inherit=True), namespace)
             return {"error": None, "value": True}
         if "expressions" not in test:
-            return _Server(namespace, name, channel).serve()
+            return _witness.Witness(namespace, _find(namespace, name), channel, _of_call).serve()
         for expression in test["expressions"]:
             values.append(_encoded(eval(compile(expression, "<test>", "eval", dont_inherit=True), namespace)))
-    except SystemExit as caught:
-        error = _failure(caught) or {"type": "exit", "message": "exit code 0 inside a call", "line": None}
     except BaseException as caught:
-        error = _describe(caught)
+        error = _of_call(caught)
         if _is_of_test(caught):
             error["type"] = "assertion"
     return {"error": error, "values": values}
+
+
+def _of_call(error: BaseException) -> dict[str, Any]:
+    """Description of what ended a call; an exit is one there, whatever its code."""
+    if isinstance(error, SystemExit):
+        return {"type": "exit", "message": f"exit code {_exit_code(error)} inside a call", "line": None}
+    return _describe(error)
 
 
 def _encoded(value: Any) -> Any:
@@ -397,118 +398,6 @@ def _is_of_test(error: BaseException) -> bool:
         trace = trace.tb_next
     is_here = trace is not None and trace.tb_frame.f_code.co_filename == "<test>"
     return is_here and isinstance(error, AssertionError)
-
-
-class _Server:
-    """Does what a tester asks of the program's functions and objects, from another process, until it has seen enough."""
-
-    def __init__(self, namespace: dict[str, Any], name: str, channel: Channel) -> None:
-        self.namespace, self.channel = namespace, channel
-        self.kept: list[Any] = [_find(namespace, name)]
-        self.numbers: dict[int, int] = {id(self.kept[0]): 0}
-
-    def keep(self, value: object) -> list[Any]:
-        """The number that the tester may name `value` by, and its bases where it is a class of exceptions."""
-        if id(value) not in self.numbers:
-            self.numbers[id(value)] = len(self.kept)
-            self.kept.append(value)
-        is_exception = isinstance(value, type) and issubclass(value, BaseException)
-        return [self.numbers[id(value)], _bases(value) if is_exception else None]
-
-    def resolve(self, tag: str, content: Any, _handle: Any) -> Any:
-        """The object that the tester names."""
-        if tag == "ndarray":
-            return importlib.import_module("numpy").array(_values.decode(content, self.resolve))
-        if tag != "Opaque":
-            raise ValueError(tag)
-        return self.kept[content[1]]
-
-    def serve(self) -> dict[str, Any]:
-        while True:
-            request = self.channel.receive()
-            if "end" in request:
-                return {"error": None, "value": None}
-            if not self.channel.send({"answer": request["ask"], **self.answer(request)}):
-                _exit(1)
-
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        arguments: list[Any] = []
-        before: list[Any] = []
-        try:
-            args = [_values.decode(value, self.resolve) for value in request["args"]]
-            kwargs = {key: _values.decode(value, self.resolve) for key, value in request["kwargs"].items()}
-            arguments = [*args, *kwargs.values()]
-            before = [_encode(_values.encode(value)) if type(value) in _CHANGEABLE else None for value in arguments]
-            result = self.operation(request["op"])(*args, **kwargs)
-            same = [n for n, value in enumerate(arguments) if value is result and type(value) in _CHANGEABLE]
-            answer = {"error": None, "value": {"t": "argument", "v": same[0]} if same else self.encode(result)}
-        except BaseException as caught:
-            answer = {"error": self.describe(caught)}
-        changed = [
-            None if was is None or was == _encode(_values.encode(value)) else self.encode(value)
-            for was, value in zip(before, arguments, strict=False)
-        ]
-        return answer | ({"args": changed} if any(value is not None for value in changed) else {})
-
-    def encode(self, value: Any) -> Any:
-        return _values.encode(value, self.keep)
-
-    def operation(self, op: str) -> Any:
-        own = {"name": self.name, "call": _call, "isinstance": _is_instance, "enter": _enter, "exit": _exit_context}
-        for place in (own, vars(operator), vars(copy), vars(builtins)):
-            if op in place:
-                return place[op]
-        raise ValueError(op)
-
-    def name(self, name: str) -> Any:
-        if name in self.namespace:
-            return self.namespace[name]
-        raise NameError(name)
-
-    def describe(self, error: BaseException) -> dict[str, Any]:
-        """As `_describe`, with what a test may ask of an exception."""
-        described = _describe(error)
-        if isinstance(error, SystemExit):
-            described = {"type": "exit", "message": f"exit code {_exit_code(error)} inside a call", "line": None}
-        return described | {
-            "bases": _bases(type(error)),
-            "args": self.encode(list(error.args)),
-            "h": self.keep(error)[0],
-        }
-
-
-_CHANGEABLE = (list, dict, set, bytearray, collections.deque, collections.OrderedDict, collections.defaultdict,
-               collections.Counter)  # fmt: skip
-
-
-def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
-
-
-def _enter(context: Any) -> Any:
-    return type(context).__enter__(context)
-
-
-def _exit_context(context: Any) -> Any:
-    return type(context).__exit__(context, None, None, None)
-
-
-def _is_instance(value: object, kinds: Any) -> bool:
-    """By the classes that the value really has, not by what a metaclass says."""
-    own = type.__dict__["__mro__"].__get__(type(value))
-    listed = kinds if isinstance(kinds, tuple) else (kinds,)
-    return any(kind in own or (type(kind) in (abc.ABCMeta,) and isinstance(value, kind)) for kind in listed)
-
-
-def _bases(kind: Any) -> list[Any]:
-    """An exception class and its bases, from the nearest to `Exception`: a program's by name, others as they are."""
-    names: list[Any] = []
-    for base in type.__dict__["__mro__"].__get__(kind):
-        encoded = _values.encode(base)
-        names.append(encoded if encoded["t"] == "type" else _values.type_name(base))
-        if encoded["t"] == "type":
-            break
-    return names
 
 
 _ready_files: list[tuple[io.TextIOWrapper, io.TextIOWrapper]] = []

@@ -149,7 +149,7 @@ class Contact:
         return used_s > self._cpu_limit_s
 
     def _starved_s(self) -> float | None:
-        """Seconds of the child in which it could have run and had no processor, this test's at most; None if unknown."""
+        """Seconds in which the child could have run and had no processor, this test's at most; None if unknown."""
         waited_ns = 0
         try:
             for thread in os.listdir(f"/proc/{self._pid}/task"):

@@ -212,7 +212,7 @@ def landlock_abi() -> int:
 
 
 def restrict_files(readable: list[str], scratch: str | None) -> None:
-    """Landlock: read `readable`, write `scratch` and /dev/null, and nothing else; no TCP, signals or sockets outside."""
+    """Landlock: read `readable`, write `scratch` and /dev/null, no more; no TCP, no signals or sockets outside."""
     abi = landlock_abi()
     if abi < 1:
         raise OSError(38, "this kernel has no Landlock, or it is switched off (boot parameter lsm=)")

@@ -12,7 +12,7 @@ import os
 import struct
 
 _TABLE = """
-mkdirat 258 34; unlinkat 263 35; renameat 264 38; renameat2 316 276; read 0 63; write 1 64; openat 257 56; close 3 57; close_range 436 436; fstat 5 80; newfstatat 262 79; statx 332 291
+read 0 63; write 1 64; openat 257 56; close 3 57; close_range 436 436; fstat 5 80; newfstatat 262 79; statx 332 291
 lseek 8 62; mmap 9 222; mprotect 10 226; munmap 11 215; mremap 25 216; madvise 28 233; mincore 27 232; msync 26 227
 brk 12 214; rt_sigaction 13 134; rt_sigprocmask 14 135; rt_sigreturn 15 139; rt_sigpending 127 136
 rt_sigtimedwait 128 137; rt_sigsuspend 130 133; sigaltstack 131 132; restart_syscall 219 128; pread64 17 67
@@ -32,11 +32,16 @@ set_robust_list 273 99; rseq 334 293; membarrier 324 283; getrandom 318 278; mem
 fstatfs 138 44; capget 125 90; wait4 61 260; waitid 247 95; pidfd_open 434 434; seccomp 317 277
 ioctl 16 29; fcntl 72 25; socketpair 53 199; clone 56 220; clone3 435 435; kill 62 129; tkill 200 130; tgkill 234 131
 prctl 157 167; prlimit64 302 261; sched_setaffinity 203 122; sched_getaffinity 204 123; getpriority 140 141
-mkdir 83 -; rmdir 84 -; unlink 87 -; rename 82 -; open 2 -; stat 4 -; lstat 6 -; access 21 -; readlink 89 -; poll 7 -; select 23 -; pipe 22 -; dup2 33 -
+open 2 -; stat 4 -; lstat 6 -; access 21 -; readlink 89 -; poll 7 -; select 23 -; pipe 22 -; dup2 33 -
 epoll_create 213 -; epoll_wait 232 -; eventfd 284 -; fork 57 -; vfork 58 -; getpgrp 111 -; pause 34 -; alarm 37 -
 time 201 -; arch_prctl 158 -; getdents 78 -
 """
 """Every call that either filter names: name, number on x86_64, number on aarch64 (`-` where it has none)."""
+
+_CHANGES_OF_FILES = """
+mkdirat 258 34; unlinkat 263 35; renameat 264 38; renameat2 316 276; mkdir 83 -; rmdir 84 -; unlink 87 -; rename 82 -
+"""
+"""What a program may also do where it has a folder of its own to do it in, and sees no other."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2), "arm64": (0xC00000B7, 2)}
 
@@ -66,14 +71,14 @@ _BY_ARGUMENT = {
 """Call -> (which argument, its allowed values). Everywhere a process id is asked for, 0 means oneself."""
 
 
-def syscall_numbers(machine: str | None = None) -> dict[str, int]:
-    """Number of each named call on `machine` (default: this one).
+def syscall_numbers(machine: str | None = None, table: str = _TABLE) -> dict[str, int]:
+    """Number of each call named in `table` on `machine` (default: this one).
 
     Raises:
         KeyError: no table for this architecture, so the layer cannot be had.
     """
     column = _ARCHITECTURES[machine or os.uname().machine][1]
-    rows = (entry.split() for line in _TABLE.strip().splitlines() for entry in line.split(";"))
+    rows = (entry.split() for line in table.strip().splitlines() for entry in line.split(";"))
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
 
 
@@ -110,10 +115,12 @@ def _preamble(machine: str) -> bytes:
     return program + (_op(_JGE, _X32_BIT, 0, 1) + _refuse() if machine == "x86_64" else b"")
 
 
-def zygote_filter(machine: str | None = None) -> bytes:
+def zygote_filter(machine: str | None = None, *, may_change_files: bool = False) -> bytes:
     """Program of the allow-list that the zygote loads and every child inherits."""
     machine = machine or os.uname().machine
     numbers = syscall_numbers(machine)
+    if may_change_files:
+        numbers |= syscall_numbers(machine, _CHANGES_OF_FILES)
     program = _preamble(machine) + _when(numbers["clone3"], _refuse(errno.ENOSYS))
     for name, number in numbers.items():
         if name in _BY_ARGUMENT:

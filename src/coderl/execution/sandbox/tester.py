@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import collections
 import importlib
 import json
 from collections.abc import Callable
 from typing import Any
-
 
 _values: Any = None
 """The module `values`, given by the zygote."""
@@ -141,17 +141,18 @@ class Tester:
         return raised
 
     def _stand_in(self, bases: list[Any]) -> type[BaseException]:
-        """A class for the program's exception class: itself where it is a builtin one, else one of its name and bases."""
+        """A class for the program's exception class: itself if it is a builtin one, else one of its name and bases."""
         if not bases:
             return RuntimeError
         key = tuple(json.dumps(base) for base in bases)
         if key not in self._exceptions:
+            kind: Any = None
             if type(bases[0]) is not str:
-                self._exceptions[key] = _values.decode(bases[0])
+                kind = _values.decode(bases[0])
             else:
                 base = self._stand_in(bases[1:]) if bases[1:] else Exception
-                own = {"__module__": "program", "__getattr__": _of_remote_exception}
-                self._exceptions[key] = type(bases[0], (base,), own)
+                kind = type(bases[0], (base,), {"__module__": "program", "__getattr__": _of_remote_exception})
+            self._exceptions[key] = kind
         return self._exceptions[key]
 
 
@@ -212,7 +213,7 @@ def _asked_of_remotes(tester: Tester, name: str) -> Callable[..., Any]:
 class _AsCalls(ast.NodeTransformer):
     """`x.__class__` as `type(x)`, for every object has one of its own: only the program knows."""
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """Replace the attribute."""
         self.generic_visit(node)
         function = {"__class__": "type", "__dict__": "vars"}.get(node.attr)
@@ -223,6 +224,8 @@ class _AsCalls(ast.NodeTransformer):
 
 class Remote:
     """An object that lives with the program."""
+
+    __iter__: Callable[[], Any]
 
     def __init__(self, tester: Tester, number: int, kind: str) -> None:
         self.__dict__.update(__tester__=tester, __number__=number, __kind__=kind)
@@ -335,11 +338,9 @@ def _update(old: Any, new: Any) -> None:
     elif isinstance(old, set):
         old.clear()
         old.update(new)
-    elif hasattr(old, "clear") and hasattr(old, "extend"):
+    elif isinstance(old, bytearray | collections.deque):
         old.clear()
         old.extend(new)
-    elif hasattr(old, "fill"):
-        old[...] = new
 
 
 def _merged(old: Any, new: Any) -> Any:

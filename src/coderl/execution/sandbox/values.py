@@ -17,7 +17,7 @@ from typing import Any
 
 _SCALARS = frozenset({str, float, bool, type(None)})
 _JSON_INT = 1 << 62
-_MAX_DEPTH = 250
+_MAX_DEPTH = 200
 _MAX_DIGITS = 1 << 14
 """Of a Decimal or of either part of a Fraction: to compare two of them may take the square of their lengths."""
 _MAX_ALIKE = 64
@@ -223,20 +223,38 @@ def decode(data: Any, resolve: Resolve | None = None) -> Any:
     Raises:
         ValueError, TypeError, KeyError: `data` was not made by `encode`, but forged.
     """
-    if type(data) is list:
-        return [decode(item, resolve) for item in data] if _has_nested(data) else data
-    if type(data) is not dict:
-        return data
+    built: list[Any] = []
+    pending: list[tuple[Any, int, Callable[[list[Any]], Any] | None]] = [(data, 0, None)]
+    while pending:  # a stack of our own: deep nesting is data, not a reason for a RecursionError
+        item, number, build = pending.pop()
+        if build is not None:
+            parts = built[len(built) - number :]
+            del built[len(built) - number :]
+            built.append(build(parts))
+        elif type(item) is list and _has_nested(item):
+            pending.append((None, len(item), list))
+            pending.extend((part, 0, None) for part in reversed(item))
+        elif type(item) is dict:
+            parts, build = _opened(item, resolve)
+            pending.append((None, len(parts), build))
+            pending.extend((part, 0, None) for part in reversed(parts))
+        else:
+            built.append(item)
+    return built[0]
+
+
+def _opened(data: dict[str, Any], resolve: Resolve | None) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The parts of a tagged value that are to be decoded first, and what makes the value of them."""
     tag, content = data["t"], data["v"]
     if tag in _STAYING:
-        return (resolve or _as_name)(tag, content, data.get("h"))
+        return [], lambda _parts: (resolve or _as_name)(tag, content, data.get("h"))
     if tag in _OF_ITEMS:
-        return _OF_ITEMS[tag](decode(_list(content), resolve))
+        return _list(content), _OF_ITEMS[tag]
     if tag in _OF_PAIRS:
-        keys = [decode(key, resolve) for key, _item in content]
-        items = [decode(item, resolve) for _key, item in content]
-        return _OF_PAIRS[tag](zip(_spread(keys), items, strict=True))
-    return _DECODERS[tag](content)
+        parts = [part for key, item in content for part in (key, item)]
+        return parts, lambda parts: _OF_PAIRS[tag](zip(_spread(parts[::2]), parts[1::2], strict=True))
+    decoder = _DECODERS[tag]
+    return [], lambda _parts: decoder(content)
 
 
 def _list(content: Any) -> list[Any]:

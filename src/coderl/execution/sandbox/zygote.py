@@ -211,7 +211,7 @@ def _isolate(config: dict[str, Any], layers: Any, filters: Any, control: socket.
         layers.hide_from_debuggers()
         done.append("seccomp")
         if config["seccomp"]:
-            layers.Filter(filters.zygote_filter()).load()
+            layers.Filter(filters.zygote_filter(may_change_files=config["namespaces"])).load()
         else:
             done.pop()
     except (OSError, layers.LayerError, KeyError) as error:
@@ -257,9 +257,10 @@ def main() -> None:
         layers.grow_stack(config["stack_bytes"])
         layers.die_with_parent()
         _move_slots(config)
-        child, values, tester = (_sibling(folder, name) for name in ("child", "values", "tester"))
-        child.install(values, tester)
-        tester.install(values)
+        child, values, *sides = (_sibling(folder, name) for name in ("child", "values", "tester", "witness"))
+        child.install(values, *sides)
+        for side in sides:
+            side.install(values)
         sys.path[:] = config["sys_path"]
         _finish_interpreter()
         if config["namespaces"]:
