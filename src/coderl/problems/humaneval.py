@@ -14,12 +14,13 @@ from coderl.problems.json_files import text_field
 from coderl.problems.literals import parse_program
 from coderl.problems.unread import refuse_unread_tests
 from coderl.types import (
+    AssertTest,
     InputError,
     LabelledProblem,
     Problem,
 )
 
-_FIELDS = frozenset({"task_id", "prompt", "entry_point", "canonical_solution", "test"})
+_FIELDS = frozenset({"task_id", "prompt", "entry_point", "canonical_solution", "test", "example_test"})
 
 
 def problem(record: dict[str, Any], where: str) -> LabelledProblem:
@@ -36,17 +37,26 @@ def problem(record: dict[str, Any], where: str) -> LabelledProblem:
         raise InputError(f"{where}: field 'entry_point' must name a function, found {fn_name!r}")
     body = text_field(record, "canonical_solution", where, default="")
     description = docstring_of(prompt, fn_name) or prompt
+    shown = text_field(record, "example_test", where, default="")
     return LabelledProblem(
         Problem(
             text_field(record, "task_id", where).replace("/", "_"),
             description,
             fn_name=fn_name,
             starter_code=prompt,
-            example_tests=example_tests.extract(description, fn_name=fn_name),
+            example_tests=(
+                (_check(shown, fn_name, f"{where}: field 'example_test'"),)
+                if shown.strip()
+                else example_tests.extract(description, fn_name=fn_name)
+            ),
         ),
-        hidden_tests=(assert_test(f"{test.strip()}\n\ncheck({fn_name})\n", f"{where}: field 'test'"),),
+        hidden_tests=(_check(test, fn_name, f"{where}: field 'test'"),),
         solutions=(prompt + body,) if body else (),
     )
+
+
+def _check(test: str, fn_name: str, where: str) -> AssertTest:
+    return assert_test(f"{test.strip()}\n\ncheck({fn_name})\n", where)
 
 
 def docstring_of(prompt: str, fn_name: str) -> str | None:
