@@ -118,6 +118,8 @@ IS_TUPLES = "return all(type(x) is tuple for x in a)"
          "def text_match_three(s): return bool(s)", (PASSED,)),
         (mbpp(434, "text_match_three", "def text_match_three(s): return [1] if s else None", [["ab"], [""]], []),
          "def text_match_three(s): return None", (FAILED,)),
+        (mbpp(434, "text_match_three", "def text_match_three(s): return [1] if s else None", [["ab"], [""]], []),
+         "import re\ndef text_match_three(s): return re.match('a', s)", (PASSED,)),
         (mbpp(295, "sum_div", "def sum_div(n): return n", [[7]], []), "def sum_div(n): return 0", (PASSED,)),
         (mbpp(558, "digit_distance_nums", "def digit_distance_nums(a, b): return 9", [[1, 23]], []),
          "def digit_distance_nums(a, b): return 4", (PASSED,)),  # |0-2| + |1-3|
@@ -130,6 +132,22 @@ IS_TUPLES = "return all(type(x) is tuple for x in a)"
 )  # fmt: skip
 def test_mbpp_plus(judge, record, code, wanted):
     assert judge(record, code) == wanted
+
+
+def test_many_inputs_are_each_judged(judge):
+    """They cross in batches of fifty: the last of 101 is alone in its own."""
+    record = humaneval("neg", "    return -xs\n", [[n] for n in range(101)], [])
+    assert judge(record, "def neg(x): return -x") == (PASSED,)
+    assert judge(record, "def neg(x): return -x if x < 100 else 0") == (FAILED,)
+    assert judge(record, "def neg(x): return -x if x != 49 else 0") == (FAILED,)
+
+
+def test_an_error_is_the_programs_with_its_line():
+    record = humaneval("neg", "    return -xs\n", [[n] for n in range(60)], [])
+    with open_executor(ExecutionConfig(num_workers=1, min_isolation="unsafe")) as executor:
+        job = job_of(evalplus.problem(record, "x"), "def neg(x):\n    assert x < 55\n    return -x")
+        (verdict,) = executor.run([job])
+    assert (verdict.outcome, verdict.error_subtype, verdict.error_line) == (Outcome.RUNTIME_ERROR, "assertionerror", 2)
 
 
 def test_problems_of_a_release(tmp_path):
