@@ -14,6 +14,8 @@ def assert_test(code: str, where: str, setup: str = "") -> AssertTest:
         InputError: the text, or its set-up, is not Python; the line begins with `where`.
     """
     for text, field in ((code, "not Python"), (setup, "its set-up is not Python")):
+        if not text:
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "1is" and "\\d" warn; that is their author's affair
