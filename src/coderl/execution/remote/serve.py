@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.execution.pool import Executor
+from coderl.execution.pool import Executor, check
 from coderl.execution.sandbox import values
 from coderl.types import (
     CallTest,
@@ -86,6 +86,7 @@ class OpenRunner:
             if not isinstance(code, str) or not isinstance(fn_name, str | None) or not given:
                 raise TypeError("code and fn_name are text, and there is at least one test")
             job = Job(code, tuple(map(_open_test, given, names)), fn_name)
+            check(job)
             self._answers.update(dict.fromkeys(names))
             return job, names
         except (KeyError, TypeError, ValueError) as error:
