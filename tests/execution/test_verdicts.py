@@ -183,20 +183,24 @@ def test_a_forged_message_is_the_programs_fault_and_not_the_sandboxs(
 
 
 @pytest.mark.parametrize(
-    "raw",
+    "value",
     [
-        '{"test":0,"error":null,"value":{"t":"set","v":[%s]}}'
-        % ",".join(str(n * ((1 << 61) - 1)) for n in range(60_000)),
-        '{"test":0,"error":null,"value":{"t":"Fraction","v":["0x%s","0x%s"]}}' % ("f" * 4_000_000, "e" * 4_000_000),
-        '{"test":0,"error":null,"value":[%s]}' % ",".join(["[]"] * 10_000_000),
-        '{"test":0,"error":null,"value":' + "[" * 1_000_000,
-        '{"test":0,"error":null,"value":[%s]}' % ",".join(["1e-320"] * 4_000_000),
+        {"t": "set", "v": [n * ((1 << 61) - 1) for n in range(60_000)]},
+        {"t": "Fraction", "v": ["0x" + "f" * 4_000_000, "0x" + "e" * 4_000_000]},
+        [[]] * 10_000_000,
+        "[" * 1_000_000,
+        [1e-320] * 4_000_000,
     ],
     ids=["collisions", "fraction", "lists", "depth", "floats"],
 )
-def test_a_forged_value_does_not_keep_the_judge_busy(executor: Executor, raw: str) -> None:
+def test_a_forged_value_does_not_keep_the_judge_busy(executor: Executor, value: Any) -> None:
     """In processor time of this process, which only waits, reads and compares."""
-    code = FORGE + _compressed(raw) + "def f(n):\n    forge(raw, True)\n    import time\n    time.sleep(0.5)\n"
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    code = (
+        FORGE
+        + _compressed('{"test":0,"error":null,"value":' + text + "}")
+        + "def f(n):\n    forge(raw, True)\n    import time\n    time.sleep(0.5)\n"
+    )
     before = time.process_time()
     verdict = judged(executor, code, CallTest((3,), [3]), fn_name="f")
     assert verdict.outcome in (RE, FAIL)
@@ -231,8 +235,8 @@ def _compressed(text: str) -> str:
         "open('/dev/stdout', 'w').write('1')",
         "open('/dev/stderr', 'w').write('x')\nprint(1)",
         "print(1)\nprint(len(open('/dev/stdin').read()), end='', file=open('/dev/stderr', 'w'))",
-        "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    f.write('1')\n    f.seek(0)\n    print(f.read())",
-        "import tempfile, os\nwith tempfile.TemporaryDirectory() as d:\n    os.mkdir(d + '/a')\n    print(len(os.listdir(d)))",
+        "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    print(f.write('1'))",
+        "import tempfile, os\nwith tempfile.TemporaryDirectory() as d: os.mkdir(d + '/a')\nprint(1)",
         "print(len(open(__file__).readlines()))",
         "print(len(str(10 ** 5000)) - 5000)",
         "print(int('9' * 5000) % 2)",
@@ -259,14 +263,15 @@ def test_a_script_that_ends_badly_does_so_here(executor: Executor, code: str) ->
     assert script(executor, code).outcome is RE
 
 
-def test_nothing_of_one_program_is_left_for_the_next(executor: Executor) -> None:
+def test_nothing_of_one_program_is_left_for_the_next() -> None:
     with Executor(ExecutionConfig(num_workers=1)) as single:
-        leave = "import os, tempfile\nd = tempfile.gettempdir()\nos.makedirs(d + '/a/b/c')\nopen(d + '/a/b/x', 'w').write('1')\nprint(1)"
-        look = "import os, tempfile\nprint(1 + len(os.listdir(tempfile.gettempdir())))"
+        leave = (
+            "import os\nd = os.environ['TMPDIR']\nos.makedirs(d + '/a/b')\nopen(d + '/a/x', 'w').write('1')\nprint(1)"
+        )
+        look = "import os\nprint(1 + len(os.listdir(os.environ['TMPDIR'])))"
         assert [v.outcome for v in single.run([Job(code, (StdinTest("", "1"),)) for code in (leave, look)])] == [
             PASS
         ] * 2
-    del executor
 
 
 @pytest.mark.parametrize(
@@ -410,7 +415,7 @@ def always(): return Always()
         (PASS, "import itertools\nassert list(itertools.islice(endless(), 3)) == [0, 1, 2]"),
         (PASS, "import numpy as np\nassert np.allclose(arr(), [1, 2]) and arr().shape == (2,)"),
         (FAIL, "import numpy as np\nassert np.allclose(arr(), [1, 3])"),
-        (RE, "assert arr() == [1, 2]"),
+        (FAIL, "assert arr() == [1, 2]"),
         (PASS, "assert sorted(views()) == ['a', 'b'] and sorted(views().values()) == [1, 2]"),
         (PASS, "assert len(f(1)) == 3 and list(f(1)) == [1, 2] and f(1)[4] == 8 and 2 in f(1)"),
         (PASS, "assert (f(1) + T(2)).v == 3 and str(f(5)) == 'T5'"),
@@ -502,8 +507,7 @@ def test_an_executor_in_a_forked_process_says_so_at_once() -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                with executor:
-                    list(executor.run([Job("print(1)", (StdinTest("", "1"),))]))
+                list(executor.run([Job("print(1)", (StdinTest("", "1"),))]))
             except SandboxError:
                 os._exit(7)
             finally:

@@ -387,12 +387,11 @@ def _encoded(value: Any) -> Any:
 
 
 def _is_of_test(error: BaseException) -> bool:
-    """Whether it is the test's own assertion that failed, and not one of the program's."""
+    """Whether it arose in the test's own code, as where its assertion fails, and not in the program's."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    is_here = trace is not None and trace.tb_frame.f_code.co_filename == "<test>"
-    return is_here and isinstance(error, AssertionError)
+    return trace is not None and trace.tb_frame.f_code.co_filename == "<test>"
 
 
 _ready_files: list[tuple[io.TextIOWrapper, io.TextIOWrapper]] = []
