@@ -30,10 +30,10 @@ call_tests = st.tuples(st.just(CallTest), st.lists(arguments, max_size=3).map(tu
 assert_tests = st.tuples(st.just(AssertTest), texts.map(lambda t: f"assert f({t!r})"), texts.map(repr))
 tests = st.lists(stdin_tests | call_tests | assert_tests, max_size=3)
 ids = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
-maybe_texts = st.none() | texts
 names = st.sampled_from(["f", "größe", "_1"])
 shown = st.tuples(ids, texts.filter(str.strip), texts, names, texts, tests)
-labelled = st.tuples(shown, tests, st.lists(texts, max_size=2).map(tuple), maybe_texts, texts)
+sources = st.just("") | texts.map(repr)
+labelled = st.tuples(shown, tests, st.lists(texts, max_size=2).map(tuple), st.none() | sources, sources)
 
 
 def build(drawn) -> LabelledProblem:
@@ -140,6 +140,12 @@ CALLS = {**NEEDED, "fn_name": "f"}
             {**CALLS, "hidden_tests": [{"assert": "a = 1\nassert f(1) == = 2"}]},
             "x: field 'hidden_tests[0]': not Python (invalid syntax, line 2): 'assert f(1) == = 2'",
         ),
+        (
+            {**NEEDED, "checker": "def check(:"},
+            "x: field 'checker': not Python (invalid syntax, line 1): 'def check(:'",
+        ),
+        ({**NEEDED, "prelude": "import"}, "x: field 'prelude': not Python ("),
+        ({**CALLS, "hidden_tests": [{"assert": "1", "setup": "="}]}, "x: field 'hidden_tests[0]' setup: not Python ("),
         ({**CALLS, "hidden_tests": [{"assert": "-" * 100_000 + "1"}]}, "x: field 'hidden_tests[0]': not Python ("),
     ],
 )

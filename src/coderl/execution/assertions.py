@@ -22,18 +22,14 @@ class Comparison:
     """`is` a constant, and so of its type."""
 
     def holds(self, got: Any) -> bool:
-        """Return True when Python would find the assertion true of this value; both are plain data.
-
-        Raises:
-            ValueError: Python would raise it: the value is an array of several numbers.
-        """
+        """Return True when Python would find the assertion true of this value; both are plain data."""
         try:
             if self.tolerance is not None:
                 return isinstance(got, int | float | complex) and abs(got - self.expected) < self.tolerance
             if self.is_identity:
                 return type(got) is type(self.expected) and got == self.expected
             return bool(got == self.expected)
-        except (ArithmeticError, RecursionError, TypeError):
+        except (ArithmeticError, RecursionError, TypeError, ValueError):
             return False
 
 

@@ -285,11 +285,11 @@ def check(job: Job) -> None:
             _check_test(test, job.fn_name)
         except InputError as error:
             raise InputError(f"test {number} of {len(job.tests)}: {error}") from None
-    if job.checker is not None:
+    for name, source in (("checker", job.checker), ("prelude", job.prelude)):
         try:
-            compile(job.checker, "<checker>", "exec", dont_inherit=True)
+            compile(source or "", f"<{name}>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise InputError(f"the checker is not Python: {error}") from None
+            raise InputError(f"the {name} is not Python: {error}") from None
 
 
 def _check_test(test: UnitTest, fn_name: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Tests written as Python: read once here, so that one that is not Python is named with its record."""
+"""Tests and helpers written as Python: read once here, so that what is not Python is named with its record."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ def assert_test(code: str, where: str, setup: str = "") -> AssertTest:
     Raises:
         InputError: the text, or its set-up, is not Python; the line begins with `where`.
     """
-    for text, field in ((code, "not Python"), (setup, "its set-up is not Python")):
-        if not text:
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # "1is" and "\\d" warn; that is their author's affair
-                compile(text, "<test>", "exec", dont_inherit=True)
-        except SyntaxError as error:
-            line = f", line {error.lineno}" if error.lineno else ""
-            raise InputError(f"{where}: {field} ({error.msg}{line}): {_shown(text, error.lineno)}") from None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise InputError(f"{where}: {field} ({type(error).__name__}): {_shown(text, 1)}") from None
-    return AssertTest(code, setup)
+    return AssertTest(python_source(code, where), python_source(setup, f"{where} setup") if setup else "")
+
+
+def python_source(text: str, where: str) -> str:
+    """Return a text that compiles as Python.
+
+    Raises:
+        InputError: it does not; the line begins with `where`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "1is" and "\\d" warn; that is their author's affair
+            compile(text, "<source>", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise InputError(f"{where}: not Python ({error.msg}{line}): {_shown(text, error.lineno)}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"{where}: not Python ({type(error).__name__}): {_shown(text, 1)}") from None
+    return text
 
 
 def _shown(text: str, line: int | None) -> str:

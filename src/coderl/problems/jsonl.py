@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from coderl.problems.assertions import assert_test
+from coderl.problems.assertions import assert_test, python_source
 from coderl.problems.json_files import (
     OnBad,
     read_records,
@@ -130,13 +130,17 @@ def problem(record: dict[str, Any], where: str) -> LabelledProblem:
         ),
         hidden_tests=_tests(record, "hidden_tests", where),
         solutions=texts_field(record, "solutions", where),
-        checker=text_field(record, "checker", where) if record.get("checker") is not None else None,
-        prelude=text_field(record, "prelude", where, default=""),
+        checker=_source(record, "checker", where) if record.get("checker") is not None else None,
+        prelude=_source(record, "prelude", where) if record.get("prelude") else "",
     )
     has_calls = any(isinstance(test, CallTest) for test in (*labelled.problem.example_tests, *labelled.hidden_tests))
     if has_calls and fn_name is None:
         raise InputError(f"{where}: field 'fn_name' is missing: tests with args call a function, and it must be named")
     return labelled
+
+
+def _source(record: dict[str, Any], name: str, where: str) -> str:
+    return python_source(text_field(record, name, where), f"{where}: field '{name}'")
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from coderl.problems.assertions import assert_test
+from coderl.problems.assertions import assert_test, python_source
 from coderl.problems.examples import extract as example_tests
 from coderl.problems.json_files import text_field
 from coderl.problems.unread import refuse_unread_tests
@@ -41,7 +41,7 @@ def problem(record: dict[str, Any], where: str) -> LabelledProblem:
     found = _ENTRY_POINT.fullmatch(text_field(record, "entry_point", where))
     if found is None:
         raise InputError(f"{where}: field 'entry_point' must be Solution().name, found {record['entry_point']!r}")
-    prelude = text_field(record, "prompt", where, default="").rstrip() + "\n"
+    prelude = python_source(text_field(record, "prompt", where, default="").rstrip() + "\n", f"{where}: field 'prompt'")
     test = text_field(record, "test", where)
     description = text_field(record, "problem_description", where)
     if not description.strip():

@@ -1,8 +1,8 @@
 """The client of `serve`, with the interface of `Executor`: it sends programs and inputs, and judges what comes back.
 
 Expected outputs stay here. A test that does not pass in a child that ran others before is asked for again alone, and if
-it passes then, every test is, as the local executor does. Jobs with code of the tests' own (a checker, assertions) are run by a local
-executor, for that code holds answers.
+it passes then, every test is, as the local executor does. Jobs with code of the tests' own (a checker, assertions) are
+run by a local executor, for that code holds answers.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class RemoteExecutor:
                 state.is_doubted = True
                 break
             state.add(verdict, self.config.stop)
-            if verdict.outcome is not Outcome.PASSED_TEST:
+            if verdict.outcome is Outcome.FAILED_TEST:
                 break
         if state.is_settled:
             state.result = _result(state)

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.execution.pool import Executor
+from coderl.execution.pool import Executor, check
 from coderl.execution.remote import protocol
 from coderl.execution.sandbox import values
 from coderl.types import (
@@ -85,12 +85,11 @@ class OpenRunner:
         if not isinstance(given, list) or not given or not all(isinstance(test, dict) for test in given):
             raise InputError("tests must be a list of objects, at least one")
         code, fn_name, prelude = texts
-        if not fn_name and any("stdin" not in test for test in given):
-            raise InputError("tests with args need fn_name")
         with self._lock:
             names = [f"{self._names + n}" for n in range(len(given))]
             self._names += len(given)
         job = Job(code, tuple(map(_open_test, given, names)), fn_name or None, prelude=prelude)
+        check(job)
         self._answers.update(dict.fromkeys(names))
         return job, names
 
@@ -105,7 +104,7 @@ def _is_encodable(text: str) -> bool:
 
 def _open_test(given: dict[str, Any], name: str) -> StdinTest | CallTest:
     if "stdin" in given:
-        if not isinstance(given["stdin"], str) or not _is_encodable(given["stdin"]):
+        if not isinstance(given["stdin"], str):
             raise InputError("stdin must be text")
         return StdinTest(given["stdin"], name)
     if not isinstance(given.get("args"), list):

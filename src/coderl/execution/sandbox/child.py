@@ -253,18 +253,21 @@ def _run_script(code: types.CodeType, text: str, before: str | None = None) -> d
         exec(code, module.__dict__)
     except BaseException as caught:
         error = _failure(caught)
-    if error is not None:  # settled, so whatever still runs is not waited for
-        return error
     try:
-        _finish_threads()
-        atexit._run_exitfuncs()
+        if error is None:  # else it is settled, and whatever still runs is not waited for
+            _finish_threads()
+            atexit._run_exitfuncs()
         if not _is_closed(sys.stdout):
             sys.stdout.flush()
     except BaseException as caught:
-        error = _failure(caught)
+        error = error or _failure(caught)
     try:
+        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+            for file in gc.get_objects():  # the collector would close what lies below a file before the file
+                if type(file) is kind and not _is_closed(file):
+                    file.flush()
         sys.modules["__main__"] = types.ModuleType("__main__")
-        del module  # functions hold on to it, so that it goes, files and all, with the collector
+        del module  # functions hold on to it, so that it goes with the collector
         _collect()
         if not _is_closed(stdout):
             stdout.flush()
@@ -392,12 +395,11 @@ def _encoded(value: Any) -> Any:
 
 
 def _is_of_test(error: BaseException) -> bool:
-    """Whether it is the test's own assertion that failed, and not one of the program's."""
+    """Whether it arose in the test's own code, as where its assertion fails, and not in the program's."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    is_here = trace is not None and trace.tb_frame.f_code.co_filename == "<test>"
-    return is_here and isinstance(error, AssertionError)
+    return trace is not None and trace.tb_frame.f_code.co_filename == "<test>"
 
 
 _ready_files: list[tuple[io.TextIOWrapper, io.TextIOWrapper]] = []

@@ -286,7 +286,7 @@ class Coroutine(Remote):
     def __await__(self) -> Any:
         raise self.__tester__.cannot("awaits a coroutine of the program's")
 
-    def send(self, _value: Any) -> Any:
+    def send(self, _value: Any = None) -> Any:
         """Refuse, as all do that a loop asks of a coroutine."""
         raise self.__tester__.cannot("awaits a coroutine of the program's")
 
@@ -321,6 +321,7 @@ for _op in _BINARY:
     setattr(Remote, f"__i{_op}__", _forward(f"i{_op}"))
 for _op in _UNARY:
     setattr(Remote, f"__{_op}__", _forward(_op))
+Coroutine.__next__ = Coroutine.send  # type: ignore[attr-defined]
 for _op in ("lt", "le", "gt", "ge"):
     setattr(Remote, f"__{_op}__", _decide(_op))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import json
 import sys
+import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -128,7 +129,8 @@ def _encode_type(value: type, keep: Keep, _depth: int) -> Any:
     module, name = value.__module__, value.__qualname__
     if module in sys.stdlib_module_names and getattr(sys.modules.get(module), name, None) is value:
         return {"t": "type", "v": [module, name]}
-    return _opaque(value, keep)
+    named = [other for other, kind in vars(types).items() if kind is value]
+    return {"t": "type", "v": ["types", named[0]]} if named else _opaque(value, keep)
 
 
 _ENCODERS: dict[type, Callable[[Any, Keep, int], Any]] = {
