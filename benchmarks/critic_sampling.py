@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl import problems as data
-from coderl import records
+from coderl import records, tables
 from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.settings import SampleConfig
 from coderl.evaluation import anytime
@@ -187,7 +187,7 @@ def draw(seed: Seed) -> None:
 
     def first(folder: Path) -> dict[str, Any]:
         rows = [p for p in programs_of(pool / "sample") if p.index < seed.num_samples]
-        return {"num_programs": records.PartedTable(folder / "programs", Program).write(0, rows)}
+        return {"num_programs": tables.PartedTable(folder / "programs", Program).write(0, rows)}
 
     inputs = {"programs": records.hash_path(pool / "sample" / "programs")}
     stages.run_stage(seed.folder / "first", seed.reporter, config={"num": seed.num_samples}, inputs=inputs, work=first)

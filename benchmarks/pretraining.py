@@ -26,7 +26,7 @@ from statistics import fmean
 
 import torch
 
-from coderl import records
+from coderl import records, tables
 from coderl.corpus import CorpusFile
 from coderl.engines import transformers as sampling
 from coderl.engines.settings import SamplingConfig
@@ -107,7 +107,7 @@ def differences(table: dict[tuple[str, str], Scores], at: str) -> dict[str, dict
 
 def tasks_of(corpus: Path, model: LanguageModel, num_files: int) -> list[Task]:
     """One function or class of each file, the files in an order that their names decide."""
-    files = sorted(records.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
+    files = sorted(tables.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
     tasks = []
     for file in files:
         heads = [head for node in ast.parse(file.text).body if (head := _head(node, file.text, model)) is not None]

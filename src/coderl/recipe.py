@@ -15,7 +15,7 @@ from coderl.execution import ExecutionConfig
 from coderl.models.settings import TinyConfig
 from coderl.prompts import PromptConfig
 from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
-from coderl.settings import Config, Count, explain
+from coderl.settings import Config, Count, Reads, explain
 from coderl.training.settings import CriticConfig, PretrainConfig, RepairConfig, WarmStartConfig
 from coderl.types import InputError
 
@@ -23,9 +23,9 @@ from coderl.types import InputError
 class ProblemsConfig(Config):
     """Which problems train, validate and test; the three never overlap."""
 
-    source: str = "miniapps"
+    source: Annotated[str, Reads()] = "miniapps"
     """A file or folder of problems, `miniapps`, or `hub:owner/name`."""
-    test_source: str | None = None
+    test_source: Annotated[str | None, Reads()] = None
     """Where the test problems are, if elsewhere."""
     train_split: str = "train"
     validation_split: str = "validation"

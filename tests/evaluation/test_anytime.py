@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import tables
 from coderl.critic_sampling.candidates import CandidateRow
 from coderl.evaluation import anytime
 from coderl.evaluation.anytime import METRICS, Attempt
@@ -87,12 +87,12 @@ def test_contributions_name_the_kind_that_solved_a_problem_first():
 def test_searches_and_samples_are_read_from_their_stages(tmp_path: Path):
     """Of two samples of 3 and 2 tokens the first passes the examples and is right; the second has no verdict."""
     rows = [Program("p", 0, "a", tokens=(1, 2, 3)), Program("p", 1, "b", tokens=(1, 2))]
-    records.PartedTable(tmp_path / "programs", Program).write(0, [*rows, Program("p", 0, "g", ProgramKind.BASELINE)])
+    tables.PartedTable(tmp_path / "programs", Program).write(0, [*rows, Program("p", 0, "g", ProgramKind.BASELINE)])
     ranked = [
         Ranked("p", SAMPLE, 1, 0, FAIL, None, 1, None),
         Ranked("p", SAMPLE, 0, 1, PASS, 0, 1, 0.7),
     ]
-    records.PartedTable(tmp_path / "rank" / "rankings", Ranked).write(0, ranked)
+    tables.PartedTable(tmp_path / "rank" / "rankings", Ranked).write(0, ranked)
     verdicts = {("p", "sample", 0): Verdict.of(rows[0], ExecutionResult(PASS))}
     found = anytime.of_samples(tmp_path, verdicts, tmp_path / "rank")["p"]
     assert [(a.num_tokens, a.passes, a.is_correct, a.behaviour) for a in found] == [
@@ -103,7 +103,7 @@ def test_searches_and_samples_are_read_from_their_stages(tmp_path: Path):
         CandidateRow("p", i, r.code, SAMPLE, r.tokens, 0, None, 0, PASS, None, 0.5, True, spent, 1)
         for i, (r, spent) in enumerate(zip(rows, (3, 5), strict=True))
     ]
-    records.PartedTable(tmp_path / "candidates", CandidateRow).write(0, candidates)
+    tables.PartedTable(tmp_path / "candidates", CandidateRow).write(0, candidates)
     searched = anytime.of_search(tmp_path, verdicts, tmp_path / "rank")["p"]
     assert [(a.num_tokens, a.passes, a.is_correct, a.program_value) for a in searched] == [
         (3, True, True, 0.7),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coderl import records
+from coderl import tables
 from coderl.models import tiny as tiny_models
 from coderl.rl.settings import ReturnsConfig
 from coderl.stages.examples import (
@@ -134,8 +134,8 @@ def pool_of(folder, drawn):
         Verdict.of(one, ExecutionResult(outcome, None, ""))
         for one, (_, _, outcome) in zip(programs, drawn, strict=True)
     ]
-    records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
-    records.PartedTable(folder / "execute" / "verdicts", Verdict).write(0, verdicts)
+    tables.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
+    tables.PartedTable(folder / "execute" / "verdicts", Verdict).write(0, verdicts)
     return folder / "sample", folder / "execute"
 
 

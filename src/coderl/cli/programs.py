@@ -112,7 +112,7 @@ def execute(
 def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
     """List the programs on which two comparators disagree."""
     tables = [folder / "verdicts" for folder in (first, second)]
-    pairs = zip(*(records.read_table(table, Verdict) for table in tables), strict=True)  # of one program each
+    pairs = zip(*(tables.read_table(table, Verdict) for table in tables), strict=True)  # of one program each
     flips = [(key(ours), ours.outcome, theirs.outcome) for ours, theirs in pairs if ours.outcome != theirs.outcome]
     records.write_jsonl(
         first / "flips.jsonl",
@@ -126,7 +126,7 @@ def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
         table.add_row(a, b, str(number))
     if flips:
         Console().print(table)
-    total = records.num_rows(tables[0])
+    total = tables.num_rows(tables[0])
     print(f"{len(flips)} of {total} verdicts differ between {name} and {other_name}: {first / 'flips.jsonl'}")
 
 

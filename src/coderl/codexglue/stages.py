@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coderl import records
+from coderl import records, tables
 from coderl.codexglue.pairs import (
     Language,
     Pair,
@@ -103,7 +103,7 @@ def predict(
         InputError: see `read_pairs`.
     """
     pairs = read_pairs(task, data, split, language=language)[:limit]
-    table = records.PartedTable(out / "predictions", Prediction)
+    table = tables.PartedTable(out / "predictions", Prediction)
     is_numbered = task == "code-to-text"
 
     def work(folder: Path) -> dict[str, Any]:

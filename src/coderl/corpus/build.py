@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from coderl import records
+from coderl import records, tables
 from coderl.corpus import (
     CorpusFile,
     DroppedFile,
@@ -80,7 +80,7 @@ def build(out: Path, *, folders: Sequence[Path], config: CorpusConfig, reporter:
     reporter.say(f"{len(found)} Python files of {len({s.project for s in found})} projects")
 
     def work(folder: Path) -> dict[str, Any]:
-        examined = records.PartedTable(folder / ".examined", Examined)
+        examined = tables.PartedTable(folder / ".examined", Examined)
         parts = list(enumerate(chunks(range(len(found)), EXAMINED_AT_ONCE)))
         todo = [(index, part) for index, part in parts if not examined.has(index)]
         title, num_done = "reading", len(parts) - len(todo)
@@ -160,7 +160,7 @@ def _hash(found: Sequence[Source]) -> str:
 
 
 def _twins(
-    examined: records.PartedTable, found: Sequence[Source], config: CorpusConfig, reporter: Reporter
+    examined: tables.PartedTable, found: Sequence[Source], config: CorpusConfig, reporter: Reporter
 ) -> dict[int, tuple[str, int]]:
     """Return why each repeated file is dropped, and which file it repeats."""
     import numpy as np
@@ -219,7 +219,7 @@ def _write_shards(
             size = 0
         shards[-1].append(row)
         size += row.num_bytes
-    table = records.PartedTable(folder, CorpusFile)
+    table = tables.PartedTable(folder, CorpusFile)
     folder.mkdir(exist_ok=True)
     todo = [(index, shard) for index, shard in enumerate(shards) if not table.has(index)]
     title, num_done = f"writing {folder.name}", len(shards) - len(todo)
@@ -239,7 +239,7 @@ def _write_dropped(
                 twin_name = None if twin is None else found[twin].name
                 yield DroppedFile(source.name, source.project, row.licence, reason, twin_name)
 
-    records.PartedTable(folder / "dropped", DroppedFile).write(0, dropped())
+    tables.PartedTable(folder / "dropped", DroppedFile).write(0, dropped())
 
 
 def _reasons(rows: Sequence[Examined], twins: dict[int, tuple[str, int]]) -> dict[str, dict[str, int]]:

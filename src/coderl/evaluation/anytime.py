@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coderl import records
+from coderl import tables
 from coderl.critic_sampling.candidates import CandidateRow
 from coderl.critic_sampling.ranking import rank
 from coderl.stages.rank import Ranked
@@ -61,7 +61,7 @@ def of_search(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path | None
     """
     ranked = _ranked(ranking)
     found: Attempts = {}
-    for row in records.read_table(stage / "candidates", CandidateRow):
+    for row in tables.read_table(stage / "candidates", CandidateRow):
         program = Program(row.problem_id, row.index, row.code, row.kind, row.tokens)
         place = ranked.get(key(program))
         attempt = Attempt(
@@ -87,7 +87,7 @@ def of_samples(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path) -> A
 
 
 def _ranked(stage: Path | None) -> dict[Key, Ranked]:
-    rows = records.read_table(stage / "rankings", Ranked) if stage is not None else ()
+    rows = tables.read_table(stage / "rankings", Ranked) if stage is not None else ()
     return {key(row): row for row in rows}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from coderl import records
+from coderl import records, tables
 from coderl.interop import plain_pickle
 from coderl.interop.plain_pickle import Raised
 from coderl.problems import apps, jsonl
@@ -86,7 +86,7 @@ def import_files(
               "problems": hash_problems(problems)}  # fmt: skip
 
     def work(folder: Path) -> dict[str, Any]:
-        tables = {name: records.PartedTable(folder / name, row_type)
+        tables = {name: tables.PartedTable(folder / name, row_type)
                   for name, row_type in (("programs", Program), ("verdicts", Verdict), ("scores", Score))}  # fmt: skip
         counts = dict.fromkeys((*tables, "problems"), 0)
         examples: list[LabelledProblem] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from coderl import records
+from coderl import records, tables
 from coderl.critic.calibration import report as critic_report
 from coderl.critic.model import Critic
 from coderl.critic.values import values
@@ -247,12 +247,12 @@ def score(
         model = Critic.load(critic)
         by_id = {p.problem_id: p for p in problems}
         known = verdicts_of(verdicts)
-        table = records.PartedTable(folder / "scores", Score)
+        table = tables.PartedTable(folder / "scores", Score)
         parts = sorted((programs / "programs").glob("part-*.parquet"))
         count = 0
         for index, part in enumerate(reporter.track(parts, "scoring", unit="chunks")):
             if not table.has(index):
-                pairs = [pair for pair in judged(records.read_table(part, Program), known) if pair[0].tokens]
+                pairs = [pair for pair in judged(tables.read_table(part, Program), known) if pair[0].tokens]
                 table.write(index, _scores(model, pairs, by_id, prompt))
         count = sum(1 for _ in table.rows())
         return {"num_programs": count}
@@ -362,4 +362,4 @@ def canary_lines(facts: dict[str, Any]) -> tuple[str, str]:
 def _write_samples(folder: Path, samples: Sequence[ActorExample]) -> None:
     """Write what the actor is trained on, and how old each sample is."""
     rows = (TrainedSample(s.problem_id, len(s.program), s.staleness, fmean(s.token_returns or (0.0,))) for s in samples)
-    records.PartedTable(folder / "samples", TrainedSample).write(0, rows)
+    tables.PartedTable(folder / "samples", TrainedSample).write(0, rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from coderl import records
+from coderl import records, tables
 from coderl.critic.model import Critic
 from coderl.critic_sampling.inputs import mutated_inputs
 from coderl.critic_sampling.models import PrefixScorer
@@ -96,7 +96,7 @@ def rank_programs(
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        table = records.PartedTable(folder / "rankings", Ranked)
+        table = tables.PartedTable(folder / "rankings", Ranked)
         drawn = {
             problem_id: list(group)
             for problem_id, group in groupby(

@@ -87,7 +87,7 @@ def _gather(out: Path, sources: Sequence[Path], reporter: Reporter) -> None:
     def work(folder: Path) -> dict[str, Any]:
         rows: list[Program] = []
         if tables[0].name == "candidates":
-            found = records.read_table(tables[0], CandidateRow)
+            found = tables.read_table(tables[0], CandidateRow)
             rows = [Program(r.problem_id, r.index, r.code, r.kind, r.tokens) for r in found]
         else:
             counts: dict[str, int] = {}
@@ -95,7 +95,7 @@ def _gather(out: Path, sources: Sequence[Path], reporter: Reporter) -> None:
                 index = counts.get(program.problem_id, 0)
                 rows.append(Program(program.problem_id, index, program.code, program.kind, program.tokens))
                 counts[program.problem_id] = index + 1
-        return {"num_programs": records.PartedTable(folder / "programs", Program).write(0, rows)}
+        return {"num_programs": tables.PartedTable(folder / "programs", Program).write(0, rows)}
 
     inputs = {f"programs_{i}": records.hash_path(table) for i, table in enumerate(tables)}
     stages.run_stage(out, reporter, config={}, inputs=inputs, work=work)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int8, Int64
 
-from coderl import records
+from coderl import tables
 from coderl.types import (
     ExecutionResult,
     InputError,
@@ -143,17 +143,17 @@ def key(row: Row) -> Key:
 
 def programs_of(stage: Path) -> list[Program]:
     """Return the programs that a stage wrote."""
-    return list(records.read_table(stage / "programs", Program))
+    return list(tables.read_table(stage / "programs", Program))
 
 
 def verdicts_of(stage: Path) -> dict[Key, Verdict]:
     """Return the verdicts that an execute stage wrote, by program."""
-    return {key(row): row for row in records.read_table(stage / "verdicts", Verdict)}
+    return {key(row): row for row in tables.read_table(stage / "verdicts", Verdict)}
 
 
 def scores_of(stage: Path) -> dict[Key, Score]:
     """Return the scores that a score stage wrote, by program."""
-    return {key(row): row for row in records.read_table(stage / "scores", Score)}
+    return {key(row): row for row in tables.read_table(stage / "scores", Score)}
 
 
 def judged(programs: Iterable[Program], verdicts: dict[Key, Verdict]) -> list[tuple[Program, Verdict]]:
@@ -236,7 +236,7 @@ def numbered(table: Path, row_type: type, problem_ids: Sequence[str], *, outcome
     places, kinds = _places(problem_ids), _places([kind.value for kind in _KINDS])
     names = ["problem_id", "kind", "index"] + ([outcome] if outcome else [])
     numbers, outcomes = [np.empty(0, np.int64)], [np.empty(0, np.int8)]
-    for batch in records.read_columns(table, row_type, names):
+    for batch in tables.read_columns(table, row_type, names):
         problem, kind = _places_in(batch["problem_id"], places), _places_in(batch["kind"], kinds)
         index = batch["index"].to_numpy()
         if (kind < 0).any() or (index >> _INDEX_BITS).any():
@@ -267,7 +267,7 @@ def outcome_counts(table: Path, kinds: Collection[ProgramKind] = _KINDS) -> dict
     """
     names = [o.name.lower() for o in Outcome] + ["sandbox_fault"]
     wanted, counts = _places([kind.value for kind in kinds]), np.zeros(len(names), np.int64)
-    for batch in records.read_columns(table, Verdict, ["kind", "outcome"]):
+    for batch in tables.read_columns(table, Verdict, ["kind", "outcome"]):
         outcomes = _outcomes(batch["outcome"], table)[_places_in(batch["kind"], wanted) >= 0]
         counts += np.bincount(outcomes % len(names), minlength=len(names))  # none, -1, is the last
     return dict(zip(names, counts.tolist(), strict=True))

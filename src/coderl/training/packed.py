@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from coderl import records
+from coderl import tables
 from coderl.types import InputError
 
 SHARDS_HELD = 2
@@ -53,8 +53,8 @@ class Windows(Sequence[list[int]]):
         Raises:
             InputError: there is no window in it.
         """
-        self.parts = records.parts_of(folder)
-        self.sizes = [records.num_rows(part) for part in self.parts]
+        self.parts = tables.parts_of(folder)
+        self.sizes = [tables.num_rows(part) for part in self.parts]
         self.starts = [0, *accumulate(self.sizes)]
         if not self.starts[-1]:
             raise InputError(f"{folder}: no tokens to learn from")

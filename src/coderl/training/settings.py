@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from coderl.critic.settings import Pooling
 from coderl.models.settings import LoraConfig
-from coderl.settings import Config, Count, Incidental
+from coderl.settings import Config, Count, Incidental, Reads
 
 Reduction = Literal["token_mean", "sequence_sum", "sequence_mean"]
 """How a sum over tokens becomes one number; see `training.losses`."""
@@ -92,7 +92,7 @@ class WarmStartConfig(Config):
 class PretrainConfig(Config):
     """Masked spans, then next tokens (section 3.2): on the solutions' source text, or on a corpus."""
 
-    corpus: Path | None = None
+    corpus: Annotated[Path | None, Reads()] = None
     """What `build-corpus` wrote; None: the solutions of the problems."""
     num_shards: Count | None = None
     """Only the first so many of the corpus's training shards, each of which is a sample of all its projects."""
