@@ -18,7 +18,7 @@ from coderl.critic_sampling.ranking import rank
 from coderl.stages.rank import Ranked
 from coderl.stages.tables import (
     Key,
-    Verdict,
+    VerdictRow,
     key,
     programs_of,
 )
@@ -51,7 +51,7 @@ Attempts = dict[str, list[Attempt]]
 """Problem -> its programs, in the order drawn."""
 
 
-def of_search(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path | None = None) -> Attempts:
+def of_search(stage: Path, verdicts: Mapping[Key, VerdictRow], ranking: Path | None = None) -> Attempts:
     """Return all candidates of a `critic-sample` stage that kept them all (`keep = "all"`).
 
     Args:
@@ -73,7 +73,7 @@ def of_search(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path | None
     return found
 
 
-def of_samples(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path) -> Attempts:
+def of_samples(stage: Path, verdicts: Mapping[Key, VerdictRow], ranking: Path) -> Attempts:
     """Return the programs of a `sample` stage, with what its `rank` stage says of them."""
     ranked, found = _ranked(ranking), Attempts()
     for program in sorted(programs_of(stage), key=lambda p: p.index):
@@ -95,7 +95,7 @@ def _behaviour(row: Ranked | None) -> tuple[str, ...]:
     return () if row is None or row.behaviour is None else (str(row.behaviour),)
 
 
-def _is_correct(verdicts: Mapping[Key, Verdict], program: Program) -> bool:
+def _is_correct(verdicts: Mapping[Key, VerdictRow], program: Program) -> bool:
     verdict = verdicts.get(key(program))
     return verdict is not None and verdict.outcome is Outcome.PASSED_TEST
 

@@ -39,7 +39,9 @@ class CorpusInput(Input):
             return None
         if not (value / records.MANIFEST).exists() or not _shards(value, "train"):
             raise InputError(f"{value}: not a finished corpus (coderl build-corpus FOLDER... --out {value} makes one)")
-        missing = [name for name in records.read_json(value / records.MANIFEST)["outputs"] if not (value / name).exists()]
+        missing = [
+            name for name in records.read_json(value / records.MANIFEST)["outputs"] if not (value / name).exists()
+        ]
         if missing:
             raise InputError(f"{value}: {missing[0]} is missing")
         return records.hash_stage(value)

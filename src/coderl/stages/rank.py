@@ -34,21 +34,18 @@ from coderl.stages.stages import (
 )
 from coderl.stages.tables import (
     Key,
-    Verdict,
+    VerdictRow,
     key,
     numbered,
     programs_of,
 )
 from coderl.types import (
-    ExecutionResult,
     Outcome,
     Problem,
     Program,
     ProgramKind,
-    SandboxError,
+    Verdict,
 )
-
-Result = ExecutionResult | SandboxError
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +147,7 @@ def _rank_chunk(
 
 def _rank_problem(
     pairs: Sequence[tuple[Problem, Program]],
-    results: dict[Key, Result],
+    results: dict[Key, Verdict],
     behaviours: dict[Key, Behaviour],
     values: dict[Key, float],
 ) -> list[Ranked]:
@@ -168,8 +165,8 @@ def _rank_problem(
     ]  # fmt: skip
 
 
-def _outcome(result: Result | None) -> Outcome | None:
-    return result.outcome if isinstance(result, ExecutionResult) else None
+def _outcome(result: Verdict | None) -> Outcome | None:
+    return None if result is None else result.outcome
 
 
 def _name(pair: tuple[Problem, Program]) -> Key:
@@ -188,7 +185,7 @@ def rankings(stage: Path, verdicts: Path, problem_ids: Sequence[str]) -> dict[st
         InputError: a table is missing, cut off or of other rows.
     """
     ranked = numbered(stage / "rankings", Ranked, problem_ids, outcome="example_outcome")
-    hidden = numbered(verdicts / "verdicts", Verdict, problem_ids, outcome="outcome").looked_up(ranked.numbers)
+    hidden = numbered(verdicts / "verdicts", VerdictRow, problem_ids, outcome="outcome").looked_up(ranked.numbers)
     passes, is_right = ranked.outcomes == Outcome.PASSED_TEST, hidden == Outcome.PASSED_TEST
     by_problem = np.flatnonzero(hidden >= 0)
     by_problem = by_problem[np.argsort(ranked.problems[by_problem], kind="stable")]

@@ -11,7 +11,7 @@ from coderl.recipe import RunConfig
 from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.tables import (
-    Verdict,
+    VerdictRow,
     by_problem,
     judged,
     programs_of,
@@ -101,5 +101,5 @@ def _mean(rates: Rates) -> float:
     return estimate(list(rates.values())).mean
 
 
-def _share_passed(pairs: Sequence[tuple[Program, Verdict]]) -> float:
+def _share_passed(pairs: Sequence[tuple[Program, VerdictRow]]) -> float:
     return sum(v.outcome is Outcome.PASSED_TEST for _, v in pairs) / len(pairs)
