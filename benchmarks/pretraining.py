@@ -27,7 +27,7 @@ from statistics import fmean
 import torch
 
 from coderl import records, tables
-from coderl.corpus import CorpusFile
+from coderl.training.packed import CorpusFile
 from coderl.engines import transformers as sampling
 from coderl.engines.settings import SamplingConfig
 from coderl.evaluation.pass_at_k import paired_bootstrap

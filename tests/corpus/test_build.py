@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from coderl import records, tables
-from coderl.corpus import CorpusFile, DroppedFile
+from coderl.corpus import DroppedFile
+from coderl.training.packed import CorpusFile
 from coderl.corpus import build as corpus
 from coderl.corpus.build import CorpusConfig, build, held_out_projects
 from coderl.stages import stages

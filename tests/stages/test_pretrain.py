@@ -4,7 +4,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from coderl import records, tables
-from coderl.corpus import CorpusFile
+from coderl.training.packed import CorpusFile
 from coderl.corpus.build import CorpusConfig, build
 from coderl.models.settings import TinyConfig
 from coderl.prompts import PromptConfig

@@ -12,7 +12,9 @@ import pytest
 
 from coderl import records, tables
 from coderl.stages.report import problem_counts
-from coderl.stages.tables import VerdictRow, numbered, outcome_counts
+from coderl.stages.tables import VerdictRow
+from coderl.evaluation.counts import numbered
+from coderl.evaluation.counts import outcome_counts
 from coderl.types import (
     InputError,
     LabelledProblem,

@@ -1,50 +1,111 @@
-"""The command line: one subcommand a stage, `run` for all of them; a module for each group of commands."""
+"""The command line: every stage is a command, and so is every function marked `@command`; each is opened when called.
+
+What commands there are is read off the sources of the packages below, without importing them: `--help`, a mistyped
+command and the commands that need no weights never load torch.
+"""
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cyclopts
-from pydantic import ValidationError
+from cyclopts import App, Parameter
 
-from coderl.cli import (
-    corpus,
-    data,
-    original,
-    programs,
-    results,
-    runs,
-    sandbox,
-    training,
-)
-from coderl.cli.apps import app
-from coderl.codexglue import commands as codexglue
-from coderl.training.loop import TrainingError
+import coderl
+from coderl.settings import spread_lists
 from coderl.types import InputError, SandboxError
 
-COMMANDS = (runs, data, corpus, training, programs, results, sandbox, original, codexglue)
-"""Importing them is what makes the commands known."""
-__all__ = ["app", "main"]
+PACKAGES = ("coderl.cli", "coderl.stages", "coderl.interop", "coderl.corpus", "coderl.codexglue")
+"""Where commands and stages are declared."""
+GROUPS = {"problems": "Read, make and check data sets of problems."}
+_DECLARED = re.compile(r'^@(?:stage|command\("([^"]+)"\))\ndef (\w+)\(.*?r?"""(.+?)(?:"""|$)', re.MULTILINE | re.DOTALL)
+
+
+class Declared(NamedTuple):
+    """A command as its source names it."""
+
+    name: str
+    module: str
+    function: str
+    help: str
+
+
+def declared() -> Iterator[Declared]:
+    """Yield every command that a module of `PACKAGES` declares."""
+    for package in PACKAGES:
+        for folder in importlib.import_module(package).__path__:
+            for file in sorted(Path(folder).glob("*.py")):
+                for match in _DECLARED.finditer(file.read_text(encoding="utf-8")):
+                    name, function, line = match.groups()
+                    yield Declared(name or function.replace("_", "-"), f"{package}.{file.stem}", function, line)
+
+
+def build(arguments: Sequence[str]) -> App:
+    """Return the application, with the one command that the arguments name opened."""
+    asked = [argument for argument in arguments if not argument.startswith("-")][:2]
+    app = App(
+        name="coderl",
+        help="Code models that learn from their compiler errors and unit tests.",
+        version=coderl.__version__,
+        help_format="markdown",
+        default_parameter=Parameter(consume_multiple=True),
+    )
+    groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
+    for each in declared():
+        group, _, name = each.name.rpartition(" ")
+        parent = groups[group] if group else app
+        if asked == each.name.split() or (not group and asked[:1] == [each.name]):
+            parent.command(_open(each), name=name)
+        else:
+            parent.command(f"{each.module}:{each.function}", name=name, help=each.help)
+    for group in groups.values():
+        app.command(group)
+    return app
+
+
+def _open(each: Declared) -> Any:
+    found = getattr(importlib.import_module(each.module), each.function)
+    return found.command() if hasattr(found, "command") else found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a person got wrong is one line and exit status 2, a broken sandbox 3."""
+    from pydantic import ValidationError
+
+    arguments = spread_lists(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        how = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
+        build(arguments)(arguments, suppress_keyboard_interrupt=False, **how)
     except (InputError, cyclopts.CycloptsError, ValidationError) as error:
         _fail(2, _one_line(error))
     except SandboxError as error:
         _fail(3, f"the sandbox failed: {error}")
-    except TrainingError as error:
-        _fail(4, str(error))
-    except OSError as error:
-        _fail(1, str(error))
     except KeyboardInterrupt:
         _fail(130, "stopped; the same command continues")
+    except (OSError, MemoryError, RuntimeError) as error:
+        _fail(*_failure(error))
+
+
+def _failure(error: Exception) -> tuple[int, str]:
+    """Return the status and the line for what is nobody's mistake: a full disk, no memory, a training that diverged."""
+    if type(error).__name__ == "TrainingError":
+        return 4, str(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return 1, f"out of memory; the same command continues, best with smaller batches ({text[:200]})"
+    if isinstance(error, OSError):
+        return 1, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else text
+    raise error
 
 
 def _one_line(error: Exception) -> str:
+    from pydantic import ValidationError
+
     cause = error.__cause__ if isinstance(error, cyclopts.CycloptsError) else error
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]

@@ -11,16 +11,16 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.cli.apps import app
 from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
 from coderl.stages import report as summary
 from coderl.stages.rank import rankings
+from coderl.stages.stage import command
 from coderl.types import InputError
 
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
-@app.command
+@command("evaluate")
 def evaluate(
     *,
     programs: Path,

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from coderl import tables
-from coderl.evaluation.counts import outcome_counts
+from coderl.evaluation.counts import CLOCKS, JUDGED, outcome_counts
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.execution.store import JobRunner
-from coderl.stages.rollouts import CLOCKS, JUDGED
 from coderl.stages.stage import Facts, Labelled, Programs, Work, stage
 from coderl.types import InputError, LabelledProblem, Program, ProgramKey, SandboxError, Verdict
 

@@ -14,6 +14,7 @@ from coderl import records
 from coderl.critic.lines import token_texts
 from coderl.critic_sampling.candidates import CandidateRow
 from coderl.evaluation import report
+from coderl.evaluation.counts import Numbered, numbered, outcome_counts
 from coderl.evaluation.figures import Curve
 from coderl.evaluation.pass_at_k import (
     ProblemCounts,
@@ -35,16 +36,7 @@ from coderl.stages.console import Reporter
 from coderl.stages.search_report import search_figures
 from coderl.stages.select import SELECTION, WARM_START
 from coderl.stages.stages import facts_of
-from coderl.stages.tables import (
-    Numbered,
-    VerdictRow,
-    key,
-    numbered,
-    outcome_counts,
-    programs_of,
-    scores_of,
-    verdicts_of,
-)
+from coderl.stages.tables import VerdictRow, key, programs_of, scores_of, verdicts_of
 from coderl.types import (
     LabelledProblem,
     Outcome,

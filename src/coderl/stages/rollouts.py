@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from coderl import records, tables
+from coderl.evaluation.counts import CLOCKS, JUDGED
 from coderl.types import Outcome, Program, ProgramKey, ProgramKind, Rollout, Score, Verdict
 
-JUDGED = tuple[ProgramKey, Verdict]
-"""A row of verdicts. Its costs stand in a table of their own: times differ from run to run, and verdicts do not."""
-CLOCKS = ("cpu_s", "wall_s")
 SCORED = tuple[ProgramKey, Score]
 MAX_HELD_ROWS = 100_000
 """Longer tables are read anew each time."""
@@ -29,10 +27,15 @@ def verdicts_of(stage: Path) -> dict[ProgramKey, Verdict]:
     return dict(_rows(stage / "verdicts", JUDGED, CLOCKS))
 
 
+def scores_of(stage: Path) -> dict[ProgramKey, Score]:
+    """Return the scores that a score stage wrote, by program."""
+    return dict(_rows(stage / "scores", SCORED))
+
+
 def rollouts_of(programs: Path, verdicts: Path, scores: Path | None = None) -> list[Rollout]:
     """Return the programs that have an outcome, with it: no untested problem, no fault of the sandbox."""
     judged = verdicts_of(verdicts)
-    scored: dict[ProgramKey, Score] = {} if scores is None else dict(_rows(scores / "scores", SCORED))
+    scored = {} if scores is None else scores_of(scores)
     pairs = ((program, judged.get(program.key)) for program in programs_of(programs))
     return [Rollout(p, v, scored.get(p.key)) for p, v in pairs if v is not None and v.outcome is not None]
 

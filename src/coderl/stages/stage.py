@@ -29,6 +29,7 @@ from coderl.tables import PartedTable
 from coderl.types import InputError, LabelledProblem, Problem
 
 Item = TypeVar("Item")
+Function = TypeVar("Function", bound=Callable[..., Any])
 Facts = dict[str, Any]
 """What a stage says of its result, for people: counts and measures; its cost is added."""
 
@@ -64,8 +65,12 @@ class ModelInput(Input):
         return super().digest(value) if value is None or Path(value).exists() else f"hub:{value}"
 
 
+@dataclass(frozen=True, slots=True)
 class ProblemsInput(Input):
     """Problems in memory: all that the stage is given of them counts."""
+
+    is_bare: bool = False
+    """Whether the stage is given `Problem`s only, without hidden tests."""
 
     def digest(self, value: Any) -> Any:
         """Return the hash of the problems, in their order."""
@@ -83,7 +88,7 @@ Labelled = Annotated[
 ]
 Shown = Annotated[
     Sequence[Problem],
-    ProblemsInput("A file or folder of problems, `miniapps`, or `hub:owner/name`; no hidden test is read."),
+    ProblemsInput("A file or folder of problems, `miniapps`, or `hub:owner/name`; no hidden test is used.", None, True),
 ]
 SourceFile = Annotated[Path, Input("A file or folder.")]
 
@@ -150,7 +155,7 @@ class Work:
         yield from self.reporter.track(todo, title, total=len(mine), unit=unit, done=len(mine) - len(todo))
 
     def log_steps(self, steps: Iterable[Any], title: str, *, total: int | None = None, below: str = "") -> Facts:
-        """Run a training (`StepMetrics`) to its end, with each update's figures in `metrics.jsonl`; return its facts."""
+        """Run a training to its end, with the figures of each update in `metrics.jsonl`; return its facts."""
         path = self.folder / below / "metrics.jsonl"
         done = {record["step"] for record in records.read_jsonl(path)}
         last = None
@@ -159,7 +164,8 @@ class Work:
                 records.append_jsonl(path, last.record())
         if last is None:
             return {"num_steps": 0}
-        return {"num_steps": last.step, "last_loss": round(last.loss, 4), "update_cpu_s": round(last.cpu_s, 2)}
+        spent = {"num_trained_tokens": last.num_tokens, "update_cpu_s": round(last.cpu_s, 2)}
+        return {"num_steps": last.step, "last_loss": round(last.loss, 4), **spent}
 
 
 # ------------------------------------------------------------------------------------------------------------- stage
@@ -244,7 +250,8 @@ class Stage:
                 parameters += _problem_flags(mark, parameter.default)
             elif mark is not None:
                 hint = typing.get_type_hints(self.function)[name]
-                parameters.append(_flag(name, hint, "" if f"    {name}:" in doc else mark.help, parameter.default))
+                text = "" if f"    {name}:" in doc else mark.help
+                parameters.append(_flag(name, hint, text, parameter.default).replace(kind=parameter.kind))
             else:
                 parameters.append(_flag(name, self.settings[name], "", parameter.default, is_flat=name == "config"))
 
@@ -256,6 +263,7 @@ class Stage:
 
         command.__doc__ = self.function.__doc__
         command.__name__ = self.function.__name__
+        parameters.sort(key=lambda parameter: parameter.kind)
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
@@ -266,14 +274,19 @@ class Stage:
         source, split, limit = values["problems"], values.pop("split"), values.pop("limit")
         if source is None:
             return None
-        found = data.load(source, split=split, limit=limit)
-        is_shown = "[coderl.types.Problem]" in str(typing.get_type_hints(self.function)["problems"])
-        return [p.problem for p in found] if is_shown else found
+        found, mark = data.load(source, split=split, limit=limit), self.inputs["problems"]
+        assert isinstance(mark, ProblemsInput)
+        return [p.problem for p in found] if mark.is_bare else found
 
 
 def stage(function: Callable[..., Facts]) -> Stage:
     """Declare a stage: see the module."""
     return Stage(function)
+
+
+def command(name: str) -> Callable[[Function], Function]:
+    """Mark a function as the subcommand `name` (or `group name`) that is no stage; `coderl.cli` finds it by the mark."""
+    return lambda function: function
 
 
 def _flag(

@@ -18,6 +18,20 @@ SHARDS_HELD = 2
 
 
 @dataclass(frozen=True, slots=True)
+class CorpusFile:
+    """One file of a corpus."""
+
+    path: str
+    """The folder's name and the path below it."""
+    project: str
+    """What it was installed with, or the folder it lies in; a project is of one split."""
+    licence: str | None
+    """An SPDX expression; None where it is unknown (`any_licence`)."""
+    text: str
+    """With line feeds as line ends and without a byte-order mark."""
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """A run of tokens; where a file ends in it stands the end of sequence."""
 

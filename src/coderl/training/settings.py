@@ -16,7 +16,7 @@ Reduction = Literal["token_mean", "sequence_sum", "sequence_mean"]
 
 
 class OptimConfig(Config):
-    """How weights are moved. The run ends at the first of `num_epochs`, `num_steps` and `max_cpu_s`."""
+    """How weights are moved. The run ends at the first of `num_epochs`, `num_steps`, `max_tokens` and `max_cpu_s`."""
 
     optimiser: Literal["adamw", "adafactor"] = "adamw"
     """Adafactor moves each tensor in proportion to its size, which T5 from nothing needs: its embeddings begin at 1,
@@ -29,6 +29,8 @@ class OptimConfig(Config):
     num_epochs: int | None = Field(default=None, ge=1)
     """None, and no other limit either: 10, the paper\'s."""
     num_steps: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    """End after this many tokens of prompts and programs: for controls of equal compute."""
     max_cpu_s: float | None = Field(default=None, gt=0)
     """End after this many CPU-seconds of updates in this process: for controls of equal compute. Not reproducible."""
     warmup_steps: int = Field(default=0, ge=0)
