@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from coderl.critic.lines import line_values
+from coderl.critic.lines import line_values, token_texts
 from coderl.critic.values import CriticScore
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.engines.actor import Actor
@@ -108,13 +108,14 @@ def test_a_line_has_the_value_of_its_last_token(model):
     """The end of sequence stands behind the last line's end and counts for it; lines that are not read have none."""
     tokens = model.encode_program(BROKEN)
     values = [i / 100 for i in range(len(tokens))]
-    lines = line_values(BROKEN, model, tokens, values)
+    texts = token_texts(model, tokens)
+    lines = line_values(BROKEN, texts, values)
     assert [line.text for line in lines] == BROKEN.splitlines()
     assert lines[-1].value == values[-1]
     assert lines[0].value < lines[1].value < lines[2].value
-    cut = line_values(BROKEN, model, tokens[:3], values[:3])
+    cut = line_values(BROKEN, texts[:3], values[:3])
     assert (cut[0].value, cut[2].value) == (values[2], None)
-    assert [line.value for line in line_values(BROKEN, model, tokens, None)] == [None] * 3
+    assert [line.value for line in line_values(BROKEN, texts, None)] == [None] * 3
 
 
 def test_a_problem_that_cannot_be_used_is_one_line(tmp_path):

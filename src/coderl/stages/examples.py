@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from coderl.critic.lines import token_texts
+from coderl.critic.lines import first_line, token_texts
 from coderl.engines.actor import Actor, PromptConfig, prompt_tokens
 from coderl.models.lm import LanguageModel
 from coderl.recipe import CriticConfig, ReturnsConfig
@@ -163,16 +163,10 @@ def group_examples(
 def token_lines(model: LanguageModel, program: Program) -> list[int]:
     """Return the 1-based line of the program's code on which each of its tokens begins to spell something.
 
-    A token that opens a line with the line end before it counts to the line it opens. Where the code is not a part of
-    the text (a starter was put before it), both end together. What stands before the code is on line 0 or below.
+    A token that opens a line with the line end before it counts to the line it opens. What stands before the code is
+    on line 0 or below.
     """
-    text = model.decode(program.tokens)
-    code = program.code.strip()
-    leading = program.code[: len(program.code) - len(program.code.lstrip())].count("\n")
-    if code and code in text:
-        first = 1 + leading - text[: text.index(code)].count("\n")
-    else:
-        first = 1 + program.code.rstrip().count("\n") - text.rstrip().count("\n")
+    first = first_line(model.decode(program.tokens), program.code)
     lines = []
     for new in token_texts(model, program.tokens):
         opened = len(new) - len(new.lstrip())

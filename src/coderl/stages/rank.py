@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from coderl import records
 from coderl.critic.model import Critic
@@ -32,13 +29,7 @@ from coderl.stages.stages import (
     run_example_tests,
     run_stage,
 )
-from coderl.stages.tables import (
-    Key,
-    Verdict,
-    key,
-    numbered,
-    programs_of,
-)
+from coderl.stages.tables import Key, Ranked, key, programs_of
 from coderl.types import (
     ExecutionResult,
     Outcome,
@@ -49,25 +40,6 @@ from coderl.types import (
 )
 
 Result = ExecutionResult | SandboxError
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A program and its place among those of its problem."""
-
-    problem_id: str
-    kind: ProgramKind
-    index: int
-    place: int
-    """0 is submitted first."""
-    example_outcome: Outcome | None
-    """None where the problem shows no example test or the sandbox failed."""
-    behaviour: int | None
-    """Number of its class of equal behaviour within the problem, as they are met; None where it fails the examples or
-    no input could be made."""
-    class_size: int
-    """Programs of that class with the same verdict on the example tests, copies included."""
-    program_value: float | None
 
 
 def rank_programs(
@@ -174,27 +146,3 @@ def _outcome(result: Result | None) -> Outcome | None:
 
 def _name(pair: tuple[Problem, Program]) -> Key:
     return key(pair[1])
-
-
-def rankings(stage: Path, verdicts: Path, problem_ids: Sequence[str]) -> dict[str, list[tuple[bool, bool]]]:
-    """Return problem -> (passes the example tests, is correct) of its programs, best first; faults are left out.
-
-    Args:
-        stage: the folder of the `rank` stage; the rows of a problem stand best first.
-        verdicts: the folder of the `execute` stage of its programs.
-        problem_ids: the problems asked for; one without programs gets an empty list.
-
-    Raises:
-        InputError: a table is missing, cut off or of other rows.
-    """
-    ranked = numbered(stage / "rankings", Ranked, problem_ids, outcome="example_outcome")
-    hidden = numbered(verdicts / "verdicts", Verdict, problem_ids, outcome="outcome").looked_up(ranked.numbers)
-    passes, is_right = ranked.outcomes == Outcome.PASSED_TEST, hidden == Outcome.PASSED_TEST
-    by_problem = np.flatnonzero(hidden >= 0)
-    by_problem = by_problem[np.argsort(ranked.problems[by_problem], kind="stable")]
-    ends = np.searchsorted(ranked.problems[by_problem], np.arange(len(problem_ids)), side="right")
-    rows = np.split(by_problem, ends[:-1]) if len(ends) else []
-    return {
-        name: list(zip(passes[at].tolist(), is_right[at].tolist(), strict=True))
-        for name, at in zip(problem_ids, rows, strict=True)
-    }

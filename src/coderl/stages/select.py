@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 from coderl import records
-from coderl.evaluation.pass_at_k import estimate
 from coderl.recipe import RunConfig
 from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.tables import (
+    SELECTION,
+    WARM_START,
     Verdict,
     by_problem,
     judged,
@@ -18,10 +20,6 @@ from coderl.stages.tables import (
     verdicts_of,
 )
 from coderl.types import LabelledProblem, Outcome, Program
-
-SELECTION = "selection.json"
-"""The share of right programs of each judged actor, and which of them is kept."""
-WARM_START = "warm-start"
 
 Rates = Mapping[str, float]
 """The share of right programs of each problem, in [0, 1]."""
@@ -93,12 +91,13 @@ def choose(rates: Mapping[str, Rates]) -> str:
 
 
 def _is_worse(rates: Rates, best: Rates) -> bool:
-    lead = estimate([best[p] - rates[p] for p in best.keys() & rates.keys()])
-    return lead.mean > (lead.standard_error or 0.0)
+    lead = [best[p] - rates[p] for p in best.keys() & rates.keys()]
+    error = stdev(lead) / len(lead) ** 0.5 if len(lead) > 1 else 0.0
+    return bool(lead) and fmean(lead) > error
 
 
 def _mean(rates: Rates) -> float:
-    return estimate(list(rates.values())).mean
+    return fmean(rates.values()) if rates else 0.0
 
 
 def _share_passed(pairs: Sequence[tuple[Program, Verdict]]) -> float:

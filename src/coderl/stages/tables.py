@@ -24,6 +24,9 @@ from coderl.types import (
 
 Key = tuple[str, str, int]
 """What names a program in a stage: problem, kind, index."""
+SELECTION = "selection.json"
+"""The share of right programs of each judged actor, in the order of training, and which of them is kept."""
+WARM_START = "warm-start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,25 @@ class Score:
     """One a token: q(w_t), the probability of the program's true outcome after the prefix up to w_t, Eq. 10."""
     passing_values: tuple[float, ...]
     """One a token: the probability of PassedTest after the prefix up to w_t, Eq. 11."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A program and its place among those of its problem."""
+
+    problem_id: str
+    kind: ProgramKind
+    index: int
+    place: int
+    """0 is submitted first."""
+    example_outcome: Outcome | None
+    """None where the problem shows no example test or the sandbox failed."""
+    behaviour: int | None
+    """Number of its class of equal behaviour within the problem, as they are met; None where it fails the examples or
+    no input could be made."""
+    class_size: int
+    """Programs of that class with the same verdict on the example tests, copies included."""
+    program_value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +300,27 @@ def _outcomes(column: pa.Array, table: Path) -> Int8[np.ndarray, " rows"]:
     if ((outcomes < _NO_OUTCOME) | (outcomes >= len(Outcome))).any():
         raise InputError(f"{table}: an outcome is a number from 0 to {len(Outcome) - 1}")
     return outcomes
+
+
+def rankings(stage: Path, verdicts: Path, problem_ids: Sequence[str]) -> dict[str, list[tuple[bool, bool]]]:
+    """Return problem -> (passes the example tests, is correct) of its programs, best first; faults are left out.
+
+    Args:
+        stage: the folder of the `rank` stage; the rows of a problem stand best first.
+        verdicts: the folder of the `execute` stage of its programs.
+        problem_ids: the problems asked for; one without programs gets an empty list.
+
+    Raises:
+        InputError: a table is missing, cut off or of other rows.
+    """
+    ranked = numbered(stage / "rankings", Ranked, problem_ids, outcome="example_outcome")
+    hidden = numbered(verdicts / "verdicts", Verdict, problem_ids, outcome="outcome").looked_up(ranked.numbers)
+    passes, is_right = ranked.outcomes == Outcome.PASSED_TEST, hidden == Outcome.PASSED_TEST
+    by_problem = np.flatnonzero(hidden >= 0)
+    by_problem = by_problem[np.argsort(ranked.problems[by_problem], kind="stable")]
+    ends = np.searchsorted(ranked.problems[by_problem], np.arange(len(problem_ids)), side="right")
+    rows = np.split(by_problem, ends[:-1]) if len(ends) else []
+    return {
+        name: list(zip(passes[at].tolist(), is_right[at].tolist(), strict=True))
+        for name, at in zip(problem_ids, rows, strict=True)
+    }

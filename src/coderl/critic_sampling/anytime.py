@@ -1,6 +1,6 @@
 """What a search, or plain sampling, had found by the time it had cost so much: equal budgets and anytime curves.
 
-Everything here is arithmetic on finished stages; hidden verdicts come in only to keep the score.
+Everything here is arithmetic on programs that are there; hidden verdicts come in only to keep the score.
 """
 
 from __future__ import annotations
@@ -9,19 +9,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from coderl import records
-from coderl.critic_sampling.candidates import CandidateRow
 from coderl.critic_sampling.ranking import rank
-from coderl.stages.rank import Ranked
-from coderl.stages.tables import (
-    Key,
-    Verdict,
-    key,
-    programs_of,
-)
 from coderl.types import Outcome, Program, ProgramKind
 
 
@@ -49,55 +39,6 @@ class Attempt:
 
 Attempts = dict[str, list[Attempt]]
 """Problem -> its programs, in the order drawn."""
-
-
-def of_search(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path | None = None) -> Attempts:
-    """Return all candidates of a `critic-sample` stage that kept them all (`keep = "all"`).
-
-    Args:
-        stage: the folder of the stage.
-        verdicts: on the hidden tests; a candidate without one counts as wrong.
-        ranking: the folder of its `rank` stage, for behaviours and for values the search did not ask for.
-    """
-    ranked = _ranked(ranking)
-    found: Attempts = {}
-    for row in records.read_table(stage / "candidates", CandidateRow):
-        program = Program(row.problem_id, row.index, row.code, row.kind, row.tokens)
-        place = ranked.get(key(program))
-        attempt = Attempt(
-            program, row.round, row.parent, row.num_prefix_tokens, row.num_tokens_so_far, row.example_outcome,
-            _is_correct(verdicts, program), row.program_value if place is None else place.program_value,
-            _behaviour(place),
-        )  # fmt: skip
-        found.setdefault(row.problem_id, []).append(attempt)
-    return found
-
-
-def of_samples(stage: Path, verdicts: Mapping[Key, Verdict], ranking: Path) -> Attempts:
-    """Return the programs of a `sample` stage, with what its `rank` stage says of them."""
-    ranked, found = _ranked(ranking), Attempts()
-    for program in sorted(programs_of(stage), key=lambda p: p.index):
-        if program.kind is ProgramKind.SAMPLE:
-            before, place = found.setdefault(program.problem_id, []), ranked.get(key(program))
-            spent = (before[-1].num_tokens if before else 0) + len(program.tokens)
-            outcome, value = (place.example_outcome, place.program_value) if place else (None, None)
-            right = _is_correct(verdicts, program)
-            before.append(Attempt(program, 0, None, 0, spent, outcome, right, value, _behaviour(place)))
-    return found
-
-
-def _ranked(stage: Path | None) -> dict[Key, Ranked]:
-    rows = records.read_table(stage / "rankings", Ranked) if stage is not None else ()
-    return {key(row): row for row in rows}
-
-
-def _behaviour(row: Ranked | None) -> tuple[str, ...]:
-    return () if row is None or row.behaviour is None else (str(row.behaviour),)
-
-
-def _is_correct(verdicts: Mapping[Key, Verdict], program: Program) -> bool:
-    verdict = verdicts.get(key(program))
-    return verdict is not None and verdict.outcome is Outcome.PASSED_TEST
 
 
 # ------------------------------------------------------------------------------------------------------------- scores
