@@ -50,7 +50,7 @@ def make_problems(folder: Path, num_problems: int, num_bytes: float) -> None:
 def make_tables(folder: Path, num_problems: int, num_programs: int) -> None:
     """Write the programs of a `sample` stage, and made-up verdicts of an `execute` stage and of the example tests."""
     from coderl import records
-    from coderl.stages.tables import Verdict
+    from coderl.stages.tables import VerdictRow
     from coderl.types import Program
 
     rng = np.random.default_rng(1)
@@ -82,7 +82,7 @@ def make_tables(folder: Path, num_problems: int, num_programs: int) -> None:
                 "isolation": pa.array(["strong"] * num_rows),
                 "fault": empty,
             }
-            _write(folder / stage / "verdicts", part, columns, records.schema_of(Verdict))
+            _write(folder / stage / "verdicts", part, columns, records.schema_of(VerdictRow))
 
 
 def _write(folder: Path, part: int, columns: dict, schema: pa.Schema) -> None:

@@ -21,13 +21,13 @@ from safetensors.numpy import load_file, save_file
 from coderl import records
 from coderl.cli import main
 from coderl.models.lm import tiny_t5, train_tokenizer
-from coderl.stages.tables import Verdict
+from coderl.stages.tables import VerdictRow
 from coderl.types import (
-    ExecutionResult,
     InputError,
     Outcome,
     Program,
     StdinTest,
+    Verdict,
 )
 
 DEEP = "[" * 1_000_000
@@ -189,8 +189,8 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(problems: Path, refused: Re
 def test_a_spoilt_part_of_a_table(spoilt: str, table: str, problems: Path, tmp_path: Path, refused: Refused):
     program = Program("0007", 0, "print(1)")
     records.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
-    verdict = Verdict.of(program, ExecutionResult(Outcome.PASSED_TEST))
-    records.PartedTable(tmp_path / "s" / "verdicts", Verdict).write(0, [verdict])
+    verdict = VerdictRow.of(program, Verdict(Outcome.PASSED_TEST))
+    records.PartedTable(tmp_path / "s" / "verdicts", VerdictRow).write(0, [verdict])
     part = tmp_path / "s" / table / "part-000000.parquet"
     if spoilt == "other":
         records.write_table(part, [], StdinTest)

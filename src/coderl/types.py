@@ -112,10 +112,11 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionResult:
-    """The verdict on one program."""
+class Verdict:
+    """What the sandbox said of one program: an outcome, or a fault of the sandbox itself, which is never one."""
 
-    outcome: Outcome
+    outcome: Outcome | None
+    """None exactly where `fault` says why there is none."""
     error_subtype: str | None = None
     """Exception class name in lower case, or `timeout`, `memory_limit`, `output_limit`, `killed`, `exit`."""
     message: str = ""
@@ -124,14 +125,16 @@ class ExecutionResult:
     """1-based line of the program in which the error arose, where known."""
     test_outcomes: tuple[Outcome | None, ...] = ()
     """One a test, in order; None where the test did not run because an earlier one settled the outcome."""
+    isolation: str = ""
+    """The sandbox level it ran under: `strong`, `portable` or `unsafe`; empty where it did not run."""
+    fault: str | None = None
+    """What kept the sandbox from an outcome; such a program is left out of training and counted."""
     cpu_s: float = 0.0
     wall_s: float = 0.0
-    isolation: str = "unsafe"
-    """The sandbox level it ran under: `strong`, `portable` or `unsafe`."""
 
 
 class SandboxError(RuntimeError):
-    """The sandbox, not the program, failed: never an `Outcome`, never a reward."""
+    """The sandbox, not the program, failed, so that everything stops; of one program it is `Verdict.fault`."""
 
 
 class InputError(ValueError):

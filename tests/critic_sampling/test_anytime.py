@@ -9,12 +9,12 @@ from coderl.critic_sampling.candidates import CandidateRow
 from coderl.evaluation import anytime
 from coderl.evaluation.anytime import METRICS, Attempt
 from coderl.stages.rank import Ranked
-from coderl.stages.tables import Verdict
+from coderl.stages.tables import VerdictRow
 from coderl.types import (
-    ExecutionResult,
     Outcome,
     Program,
     ProgramKind,
+    Verdict,
 )
 
 PASS, FAIL = Outcome.PASSED_TEST, Outcome.FAILED_TEST
@@ -93,7 +93,7 @@ def test_searches_and_samples_are_read_from_their_stages(tmp_path: Path):
         Ranked("p", SAMPLE, 0, 1, PASS, 0, 1, 0.7),
     ]
     records.PartedTable(tmp_path / "rank" / "rankings", Ranked).write(0, ranked)
-    verdicts = {("p", "sample", 0): Verdict.of(rows[0], ExecutionResult(PASS))}
+    verdicts = {("p", "sample", 0): VerdictRow.of(rows[0], Verdict(PASS))}
     found = anytime.of_samples(tmp_path, verdicts, tmp_path / "rank")["p"]
     assert [(a.num_tokens, a.passes, a.is_correct, a.behaviour) for a in found] == [
         (3, True, True, ("0",)),

@@ -10,15 +10,14 @@ from coderl.execution import ExecutionConfig
 from coderl.types import (
     AssertTest,
     CallTest,
-    ExecutionResult,
     Outcome,
     Problem,
     Program,
-    SandboxError,
     StdinTest,
+    Verdict,
 )
 
-PASS, FAIL = ExecutionResult(Outcome.PASSED_TEST), ExecutionResult(Outcome.FAILED_TEST)
+PASS, FAIL = Verdict(Outcome.PASSED_TEST), Verdict(Outcome.FAILED_TEST)
 
 
 def programs(*codes):
@@ -43,7 +42,7 @@ def test_rank_puts_copies_last_and_a_missing_value_last_of_its_group():
 
 
 def test_rank_treats_a_program_without_verdict_as_not_passing():
-    order = rank(programs("a", "b", "c"), [SandboxError("pipe"), None, PASS], [0.9, 0.8, 0.1])
+    order = rank(programs("a", "b", "c"), [Verdict(None, fault="pipe"), None, PASS], [0.9, 0.8, 0.1])
     assert order == [2, 0, 1]
 
 

@@ -17,14 +17,13 @@ from coderl.critic_sampling.candidates import (
 from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample, critic_sample_many
 from coderl.records import read_table, write_table
 from coderl.types import (
-    ExecutionResult,
     LabelledProblem,
     Outcome,
     Problem,
     Program,
     ProgramKind,
-    SandboxError,
     StdinTest,
+    Verdict,
 )
 
 SAMPLE, REFINED, REPAIRED = ProgramKind.SAMPLE, ProgramKind.REFINED, ProgramKind.REPAIRED
@@ -86,13 +85,11 @@ class FakeModels:
     @staticmethod
     def verdict(code):
         if "!" in code:
-            return SandboxError("pipe closed")
+            return Verdict(None, fault="pipe closed")
         if "x" in code:
-            return ExecutionResult(
-                Outcome.RUNTIME_ERROR, "zerodivisionerror", "ZeroDivisionError", 1, (Outcome.RUNTIME_ERROR,)
-            )
+            return Verdict(Outcome.RUNTIME_ERROR, "zerodivisionerror", "ZeroDivisionError", 1, (Outcome.RUNTIME_ERROR,))
         outcome = Outcome.PASSED_TEST if "p" in code else Outcome.FAILED_TEST
-        return ExecutionResult(outcome, test_outcomes=(outcome,))
+        return Verdict(outcome, test_outcomes=(outcome,))
 
 
 class FakeScore:

@@ -6,7 +6,7 @@ from coderl import records
 from coderl.cli import main
 from coderl.evaluation import paper
 from coderl.problems import jsonl
-from coderl.stages.tables import Verdict
+from coderl.stages.tables import VerdictRow
 from coderl.types import (
     InputError,
     LabelledProblem,
@@ -51,9 +51,9 @@ def write_run(folder, difficulty):
     outcomes = (Outcome.PASSED_TEST, Outcome.FAILED_TEST)
     records.write_table(folder / "programs" / "part-000000.parquet", [Program("0001", i, "x") for i in (0, 1)], Program)
     rows = [
-        Verdict("0001", ProgramKind.SAMPLE, i, o, None, "", None, (), "unsafe", None) for i, o in enumerate(outcomes)
+        VerdictRow("0001", ProgramKind.SAMPLE, i, o, None, "", None, (), "unsafe", None) for i, o in enumerate(outcomes)
     ]
-    records.write_table(folder / "verdicts" / "part-000000.parquet", rows, Verdict)
+    records.write_table(folder / "verdicts" / "part-000000.parquet", rows, VerdictRow)
     return ["evaluate", "--programs", str(folder), "--verdicts", str(folder), "--problems", str(folder / "p.jsonl"),
             "-k", "1", "--against", "paper"]  # fmt: skip
 

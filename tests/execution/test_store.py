@@ -21,23 +21,22 @@ from coderl.execution.store import (
 from coderl.types import (
     AssertTest,
     CallTest,
-    ExecutionResult,
     InputError,
     Outcome,
-    SandboxError,
     StdinTest,
+    Verdict,
 )
 
-FULL = ExecutionResult(
+FULL = Verdict(
     Outcome.RUNTIME_ERROR,
     "valueerror",
     "bad \ud800 text",
     3,
     (Outcome.PASSED_TEST, Outcome.RUNTIME_ERROR, None),
-    0.25,
-    0.5,
+    cpu_s=0.25,
+    wall_s=0.5,
 )
-FULL_UNSAFE = ExecutionResult(Outcome.PASSED_TEST, isolation="strong")
+FULL_UNSAFE = Verdict(Outcome.PASSED_TEST, isolation="strong")
 
 
 def job(code: str = "x", *tests: object, **fields: object) -> Job:
@@ -50,13 +49,13 @@ class Runner:
     def __init__(self) -> None:
         self.ran: list[str] = []
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[ExecutionResult | SandboxError]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         for one in jobs:
             self.ran.append(one.code)
             yield (
-                SandboxError("broken")
+                Verdict(None, fault="broken")
                 if one.code == "!"
-                else ExecutionResult(Outcome(len(one.code) % 4), message=one.code)
+                else Verdict(Outcome(len(one.code) % 4), message=one.code)
             )
 
 
@@ -132,15 +131,13 @@ def test_nothing_is_run_twice(tmp_path: Path) -> None:
         first, second = Runner(), Runner()
         executor = StoredExecutor(first, store, "p")
         results = list(executor.run(job(code) for code in codes))
-        assert [getattr(r, "message", "broken") for r in results] == ["a", "bb", "a", "broken", "ccc", "bb", "broken"]
+        assert [r.fault or r.message for r in results] == ["a", "bb", "a", "broken", "ccc", "bb", "broken"]
         assert first.ran == ["a", "bb", "!", "ccc"]
         assert (executor.num_executed, executor.num_reused) == (4, 3)
         assert len(store) == 3
         again = list(StoredExecutor(second, store, "p").run(job(code) for code in codes))
         assert second.ran == ["!"]
-        assert [r for r in again if isinstance(r, ExecutionResult)] == [
-            r for r in results if isinstance(r, ExecutionResult)
-        ]
+        assert [r for r in again if r.fault is None] == [r for r in results if r.fault is None]
 
 
 @settings(max_examples=40, deadline=None)
@@ -153,9 +150,7 @@ def test_order_and_content_do_not_depend_on_what_is_known(
         list(StoredExecutor(Runner(), store, "p").run(job(code) for code in sorted(kept)))
         runner = Runner()
         results = list(StoredExecutor(runner, store, "p").run(job(code) for code in codes))
-    assert [str(r) if isinstance(r, SandboxError) else r.message for r in results] == [
-        "broken" if code == "!" else code for code in codes
-    ]
+    assert [r.fault or r.message for r in results] == ["broken" if code == "!" else code for code in codes]
     assert sorted(set(runner.ran)) == sorted(set(codes) - kept)
 
 
@@ -174,7 +169,7 @@ def test_a_long_known_stretch_is_streamed(tmp_path: Path) -> None:
 class ThreadedRunner(Runner):
     """Asks for jobs from another thread, a few ahead, as a pool does."""
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[ExecutionResult | SandboxError]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         fed: list[Job] = []
         thread = threading.Thread(target=lambda: fed.extend(jobs))
         thread.start()
@@ -196,9 +191,9 @@ WRITER = """
 import itertools, os, signal, sys
 from pathlib import Path
 from coderl.execution.store import ResultStore
-from coderl.types import ExecutionResult, Outcome
+from coderl.types import Verdict, Outcome
 path, worker, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-verdict = ExecutionResult(Outcome.PASSED_TEST)
+verdict = Verdict(Outcome.PASSED_TEST)
 with ResultStore(path) as store:
     for n in range(150):
         assert store.put_many({f"{n}".encode(): verdict, f"{worker}/{n}".encode(): verdict})

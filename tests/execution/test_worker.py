@@ -9,10 +9,10 @@ from coderl.execution import ExecutionConfig, Executor, Job
 from coderl.types import (
     AssertTest,
     CallTest,
-    ExecutionResult,
     Outcome,
     StdinTest,
     UnitTest,
+    Verdict,
 )
 
 CE, RE, FT, PASS = Outcome.COMPILE_ERROR, Outcome.RUNTIME_ERROR, Outcome.FAILED_TEST, Outcome.PASSED_TEST
@@ -28,9 +28,9 @@ def executor() -> Iterator[Executor]:
         yield entered
 
 
-def judge(executor: Executor, code: str, tests: tuple[UnitTest, ...], **more: Any) -> ExecutionResult:
+def judge(executor: Executor, code: str, tests: tuple[UnitTest, ...], **more: Any) -> Verdict:
     (result,) = executor.run([Job(code, tests, **more)])
-    assert isinstance(result, ExecutionResult), result
+    assert result.fault is None, result
     return result
 
 

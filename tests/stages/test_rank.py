@@ -9,15 +9,15 @@ from coderl.engines.actor import PromptConfig
 from coderl.execution import ExecutionConfig
 from coderl.stages.console import Reporter
 from coderl.stages.rank import Ranked, rank_programs, rankings
-from coderl.stages.tables import Verdict
+from coderl.stages.tables import VerdictRow
 from coderl.types import (
-    ExecutionResult,
     LabelledProblem,
     Outcome,
     Problem,
     Program,
     ProgramKind,
     StdinTest,
+    Verdict,
 )
 
 PROBLEMS = [
@@ -52,8 +52,8 @@ def test_programs_that_behave_alike_come_first(programs: Path, tmp_path: Path):
     assert [row.class_size for row in found if row.problem_id == "a"] == [2, 1, 2, 1]
     assert [(row.example_outcome, row.place) for row in found if row.problem_id == "b"] == [(None, 0)]
     outcomes = (Outcome.FAILED_TEST, Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.PASSED_TEST)
-    verdicts = [Verdict.of(Program("a", i, ""), ExecutionResult(u)) for i, u in enumerate(outcomes)]
-    records.PartedTable(tmp_path / "execute" / "verdicts", Verdict).write(0, verdicts)
+    verdicts = [VerdictRow.of(Program("a", i, ""), Verdict(u)) for i, u in enumerate(outcomes)]
+    records.PartedTable(tmp_path / "execute" / "verdicts", VerdictRow).write(0, verdicts)
     assert rankings(tmp_path / "rank", tmp_path / "execute", ["c", "b", "a"]) == {
         "c": [], "b": [], "a": [(True, True), (True, False), (True, True), (False, False)]
     }  # fmt: skip

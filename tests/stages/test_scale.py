@@ -11,7 +11,7 @@ from coderl import records
 from coderl.cli import main
 from coderl.models.lm import tiny_t5, train_tokenizer
 from coderl.stages import stages
-from coderl.types import Program, SandboxError
+from coderl.types import Program, Verdict
 
 NUM_PROBLEMS, NUM_PROGRAMS, PROBLEMS_A_PART = 50, 8, 16
 
@@ -106,11 +106,11 @@ def test_a_samples_file_becomes_parts_of_bounded_size(data: Path, tmp_path: Path
 def test_a_fault_is_a_row_of_the_results(tmp_path: Path):
     program = Program("0001", 0, "print(1)")
     records.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
-    records.PartedTable(tmp_path / "v" / "verdicts", stages.Verdict).write(
-        0, [stages.Verdict.of(program, SandboxError("no fork"))]
+    records.PartedTable(tmp_path / "v" / "verdicts", stages.VerdictRow).write(
+        0, [stages.VerdictRow.of(program, Verdict(None, fault="no fork"))]
     )
     records.PartedTable(tmp_path / "v" / "costs", stages.Cost).write(
-        0, [stages.Cost.of(program, SandboxError("no fork"))]
+        0, [stages.Cost.of(program, Verdict(None, fault="no fork"))]
     )
     (row,) = records.read_jsonl(stages.write_results(tmp_path / "v", tmp_path / "s"))
     assert (row["passed"], row["result"]) == (None, "sandbox error: no fork")

@@ -6,7 +6,7 @@ from coderl.recipe import RunConfig
 from coderl.stages import select as selection
 from coderl.stages.console import Reporter
 from coderl.stages.select import Selection, choose
-from coderl.stages.tables import Verdict
+from coderl.stages.tables import VerdictRow
 from coderl.types import (
     LabelledProblem,
     Outcome,
@@ -59,7 +59,7 @@ def test_rounds_are_judged_kept_and_ended_after_a_drop(tmp_path, monkeypatch):
     def verdicts(folder):
         outcomes = {True: Outcome.PASSED_TEST, False: Outcome.FAILED_TEST}
         return {
-            (p, "sample", i): Verdict(p, ProgramKind.SAMPLE, i, outcomes[passed], None, "", None, (), "", None)
+            (p, "sample", i): VerdictRow(p, ProgramKind.SAMPLE, i, outcomes[passed], None, "", None, (), "", None)
             for p, i, passed in tables["rows"]
         }
 

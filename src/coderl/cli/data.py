@@ -19,7 +19,7 @@ from coderl.problems import jsonl
 from coderl.problems.miniapps import data as miniapps
 from coderl.stages import stages
 from coderl.stages.console import Reporter
-from coderl.types import Outcome, SandboxError
+from coderl.types import Outcome
 
 
 @problems_app.command(name="miniapps")
@@ -65,9 +65,9 @@ def problems_check(
         results = executor.run(Job(s, p.hidden_tests, fn_name=p.problem.fn_name, checker=p.checker) for p, _, s in jobs)
         paired = zip(jobs, results, strict=True)
         for (p, i, _), result in reporter.track(paired, "checking", total=len(jobs), unit="solutions"):
-            if isinstance(result, SandboxError):
+            if result.outcome is None:
                 num_faults += 1
-                failed.append((p.problem.problem_id, i, f"sandbox: {result}"))
+                failed.append((p.problem.problem_id, i, f"sandbox: {result.fault}"))
             elif result.outcome is not Outcome.PASSED_TEST:
                 detail = f"{result.outcome.name} {result.error_subtype or ''} {result.message}".strip()
                 failed.append((p.problem.problem_id, i, detail))

@@ -25,7 +25,7 @@ from coderl.stages import repair_program as repairing
 from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.rank import rank_programs
-from coderl.stages.tables import Verdict, key
+from coderl.stages.tables import VerdictRow, key
 from coderl.types import InputError, Outcome
 
 
@@ -112,7 +112,7 @@ def execute(
 def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
     """List the programs on which two comparators disagree."""
     tables = [folder / "verdicts" for folder in (first, second)]
-    pairs = zip(*(records.read_table(table, Verdict) for table in tables), strict=True)  # of one program each
+    pairs = zip(*(records.read_table(table, VerdictRow) for table in tables), strict=True)  # of one program each
     flips = [(key(ours), ours.outcome, theirs.outcome) for ours, theirs in pairs if ours.outcome != theirs.outcome]
     records.write_jsonl(
         first / "flips.jsonl",

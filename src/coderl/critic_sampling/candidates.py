@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from coderl.critic_sampling.ranking import rank
 from coderl.types import (
-    ExecutionResult,
     Outcome,
     Problem,
     Program,
     ProgramKind,
-    SandboxError,
+    Verdict,
 )
 
 # ----------------------------------------------------------------------------------------------- what others provide
@@ -33,7 +32,7 @@ class RepairRequest(NamedTuple):
 
     problem: Problem
     program: Program
-    result: ExecutionResult
+    result: Verdict
     num_samples: int
 
 
@@ -79,7 +78,7 @@ class PrefixCritic(Protocol):
         ...
 
 
-TestRunner = Callable[[list[tuple[Problem, Program]]], Sequence[ExecutionResult | SandboxError]]
+TestRunner = Callable[[list[tuple[Problem, Program]]], Sequence[Verdict]]
 """Runs programs on the *example* tests of their problem."""
 
 
@@ -130,7 +129,7 @@ class Candidate:
     """The candidate it was refined or repaired from."""
     num_prefix_tokens: int
     """Tokens taken over from the parent."""
-    result: ExecutionResult | None
+    result: Verdict | None
     """On the example tests; None where there are none or the sandbox failed."""
     program_value: float | None
     """The critic's p(Passed | W, D), where it was asked."""

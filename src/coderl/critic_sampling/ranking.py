@@ -19,11 +19,10 @@ from coderl.execution import ExecutionConfig
 from coderl.execution.remote.serve import OpenRunner
 from coderl.execution.sandbox import values
 from coderl.types import (
-    ExecutionResult,
     Outcome,
     Problem,
     Program,
-    SandboxError,
+    Verdict,
 )
 
 Behaviour = tuple[str, ...]
@@ -116,7 +115,7 @@ def class_sizes(behaviours: Sequence[Behaviour], passes: Sequence[bool]) -> list
 
 def rank(
     programs: Sequence[Program],
-    example_results: Sequence[ExecutionResult | SandboxError | Outcome | None],
+    example_results: Sequence[Verdict | Outcome | None],
     program_values: Sequence[float | None],
     behaviours: Sequence[Behaviour] | None = None,
 ) -> list[int]:
@@ -152,6 +151,6 @@ def rank(
     return [key[-1] for key in sorted(order)]
 
 
-def _passes(result: ExecutionResult | SandboxError | Outcome | None) -> bool:
-    outcome = result.outcome if isinstance(result, ExecutionResult) else result
+def _passes(result: Verdict | Outcome | None) -> bool:
+    outcome = result.outcome if isinstance(result, Verdict) else result
     return outcome is Outcome.PASSED_TEST

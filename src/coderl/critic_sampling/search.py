@@ -36,12 +36,11 @@ from coderl.critic_sampling.refine import (
 )
 from coderl.critic_sampling.repair import repair_candidates
 from coderl.types import (
-    ExecutionResult,
     Outcome,
     Problem,
     Program,
     ProgramKind,
-    SandboxError,
+    Verdict,
 )
 
 Count = Annotated[int, Field(ge=1)]
@@ -96,7 +95,7 @@ class _Search:
         self.budget = config.num_samples or len(programs)
         self.rng = random.Random(f"{seed} {problem.problem_id}")
         self.candidates: list[Candidate] = []
-        self.results: dict[str, ExecutionResult | SandboxError] = {}
+        self.results: dict[str, Verdict] = {}
         self.token_probs: dict[int, np.ndarray] = {}
         self.round = 0
         self.num_tokens = 0
@@ -120,9 +119,9 @@ class _Search:
             self.candidates.append(Candidate(named, self.round, parent, kept, None, None, self.num_tokens))
         return list(range(first, len(self.candidates)))
 
-    def judge(self, code: str, result: ExecutionResult | SandboxError) -> None:
+    def judge(self, code: str, result: Verdict) -> None:
         """Record the verdict on a text for all candidates that have it, unless the budget ends in its tests."""
-        cost = sum(u is not None for u in result.test_outcomes) if isinstance(result, ExecutionResult) else 0
+        cost = sum(u is not None for u in result.test_outcomes)
         most, spent = self.config.max_executed_tests, self.num_tests + cost
         self.num_tests = spent if most is None else min(spent, most)
         if self.num_tests == spent:
@@ -194,7 +193,7 @@ class _Search:
             ),
             returned=tuple(returned),
             no_round=self.no_round(),
-            num_masked=sum(isinstance(self.results.get(c.program.code), SandboxError) for c in self.candidates),
+            num_masked=sum(self._is_masked(c.program.code) for c in self.candidates),
             num_copies=len(returned) - len({self.candidates[i].program.code for i in returned}),
             spend=spend,
         )
@@ -228,9 +227,12 @@ class _Search:
             first_with.setdefault(self.candidates[index].program.code, index)
         return list(first_with.values())
 
-    def _result(self, index: int) -> ExecutionResult | None:
+    def _result(self, index: int) -> Verdict | None:
         result = self.results.get(self.candidates[index].program.code)
-        return result if isinstance(result, ExecutionResult) else None
+        return None if result is None or result.outcome is None else result
+
+    def _is_masked(self, code: str) -> bool:
+        return code in self.results and self.results[code].outcome is None
 
     def _passes(self, index: int) -> bool:
         result = self._result(index)
@@ -331,7 +333,7 @@ def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: _Tools
         chosen = search.to_repair()
         for index, number in zip(chosen, split_budget(search.budget, len(chosen)), strict=True):
             result = search.results[search.candidates[index].program.code]
-            assert isinstance(result, ExecutionResult)
+            assert result.outcome is not None
             if number:
                 program = search.candidates[index].program
                 requests.append(RepairRequest(search.problem, program, result, number))

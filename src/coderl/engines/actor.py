@@ -14,10 +14,10 @@ from coderl.engines import transformers as sampling
 from coderl.engines.transformers import SamplingConfig
 from coderl.models.lm import LanguageModel
 from coderl.types import (
-    ExecutionResult,
     Problem,
     Program,
     ProgramKind,
+    Verdict,
 )
 
 
@@ -66,7 +66,7 @@ class Actor:
         """Return the tokens that the actor reads for a problem."""
         return prompt_tokens(self.model, problem, self.prompt)
 
-    def encode_repair_prompt(self, problem: Problem, program: Program, result: ExecutionResult) -> list[int]:
+    def encode_repair_prompt(self, problem: Problem, program: Program, result: Verdict) -> list[int]:
         """Return the tokens a repair model reads: the problem, the program and what went wrong.
 
         What does not fit is trimmed from the statement; never the program, the error or the answer marker. When nothing
@@ -77,8 +77,9 @@ class Actor:
         Raises:
             InputError: the program is too long even so.
         """
-        outcome = (result.outcome, result.error_subtype, result.message)
-        parts = prompts.repair_prompt(problem, program.code, *outcome, style=self.prompt.style)
+        assert result.outcome is not None
+        what = (result.outcome, result.error_subtype, result.message)
+        parts = prompts.repair_prompt(problem, program.code, *what, style=self.prompt.style)
         most, extra = self.prompt.max_prompt_tokens, self.prompt.max_program_tokens
         return prompts.fit(parts, self.model.encode_prompt, most, extra_tokens=extra)
 

@@ -28,30 +28,28 @@ from coderl.execution.sandbox.process import (
 from coderl.execution.worker import Worker
 from coderl.types import (
     AssertTest,
-    ExecutionResult,
     InputError,
     SandboxError,
     StdinTest,
     UnitTest,
+    Verdict,
 )
 
 _MAX_STDIN_BYTES = 64 << 20
 _MAX_REMEMBERED = 1024
 _NUM_TRIES = 2
 
-Result = ExecutionResult | SandboxError
-
 
 class _Ticket:
     """A job on its way through the pool."""
 
-    def __init__(self, job: Job, on_done: Callable[[Result], None] = lambda _result: None) -> None:
+    def __init__(self, job: Job, on_done: Callable[[Verdict], None] = lambda _result: None) -> None:
         self.job = job
         self.done = threading.Event()
-        self.result: Result | None = None
+        self.result: Verdict | None = None
         self._on_done = on_done
 
-    def settle(self, result: Result) -> None:
+    def settle(self, result: Verdict) -> None:
         """Hand the result to whoever waits."""
         self.result = result
         self.done.set()
@@ -100,18 +98,18 @@ class Executor:
             self._is_closed = True
             with contextlib.suppress(queue.Empty):
                 while ticket := self._tickets.get_nowait():
-                    ticket.settle(SandboxError(_CLOSED))
+                    ticket.settle(Verdict(None, fault=_CLOSED))
             for _thread in self._threads:
                 self._tickets.put(None)
         for thread in self._threads:
             thread.join()
         self._threads.clear()
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         """One result a job, in the order of the jobs; few jobs are taken ahead of the results that were asked for.
 
-        A job that the sandbox failed on twice gives its `SandboxError` as a value. Equal jobs that follow each other
-        closely run once.
+        A job that the sandbox failed on twice gives a verdict with the fault and no outcome. Equal jobs that follow
+        each other closely run once.
 
         Raises:
             InputError: a job cannot be run as it is written.
@@ -128,13 +126,13 @@ class Executor:
         while pending:
             yield _result(pending.popleft())
 
-    def as_completed(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+    def as_completed(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Verdict]]:
         """(position, result) of each job as soon as it is there: nothing waits for a slow program before it.
 
         Else as `run`, but that equal jobs are not recognised.
         """
         self._check_entered()
-        ready: queue.SimpleQueue[tuple[int, Result]] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[tuple[int, Verdict]] = queue.SimpleQueue()
         num_running = 0
         for index, job in enumerate(jobs):
             _validate(job)
@@ -166,7 +164,7 @@ class Executor:
     def _put(self, ticket: _Ticket) -> None:
         with self._closing:
             if self._is_closed:
-                ticket.settle(SandboxError(_CLOSED))
+                ticket.settle(Verdict(None, fault=_CLOSED))
             else:
                 self._tickets.put(ticket)
 
@@ -204,13 +202,10 @@ def _reach(config: ExecutionConfig) -> tuple[Plan, list[str]]:
 _CLOSED = "the executor was closed before this job's turn came"
 
 
-def _as_fault(problem: Exception) -> SandboxError:
+def _as_fault(problem: Exception) -> Verdict:
     """The problem as a value; a bug of ours costs one program its verdict and not the pool its thread."""
-    if isinstance(problem, SandboxError):
-        return problem
-    fault = SandboxError(f"{type(problem).__name__}: {problem}")
-    fault.__cause__ = problem
-    return fault
+    text = str(problem) if isinstance(problem, SandboxError) else f"{type(problem).__name__}: {problem}"
+    return Verdict(None, fault=text or "unknown fault")
 
 
 def _discard(zygotes: dict[int, ZygoteProcess], flavour: int) -> None:
@@ -219,7 +214,7 @@ def _discard(zygotes: dict[int, ZygoteProcess], flavour: int) -> None:
         zygote.close()
 
 
-def _result(ticket: _Ticket) -> Result:
+def _result(ticket: _Ticket) -> Verdict:
     ticket.done.wait()
     assert ticket.result is not None
     return ticket.result
@@ -248,7 +243,7 @@ def run(
     fn_name: str | None = None,
     limits: Limits | None = None,
     num_workers: int = 1,
-) -> list[ExecutionResult]:
+) -> list[Verdict]:
     """The verdict on each program, all judged by the same tests.
 
     Raises:
@@ -260,6 +255,6 @@ def run(
     with Executor(config) as executor:
         results = list(executor.run(Job(code, shared_tests, fn_name) for code in programs))
     for result in results:
-        if isinstance(result, SandboxError):
-            raise result
-    return [result for result in results if isinstance(result, ExecutionResult)]
+        if result.fault is not None:
+            raise SandboxError(result.fault)
+    return results

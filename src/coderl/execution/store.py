@@ -26,12 +26,11 @@ from coderl.execution.config import ExecutionConfig, Job
 from coderl.types import (
     AssertTest,
     CallTest,
-    ExecutionResult,
     InputError,
     Outcome,
-    SandboxError,
     StdinTest,
     UnitTest,
+    Verdict,
 )
 
 _FORMAT = 1
@@ -46,7 +45,7 @@ _log = logging.getLogger(__name__)
 class JobRunner(Protocol):
     """Anything that runs jobs and yields their results in order: a pool, a cluster, a client."""
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[ExecutionResult | SandboxError]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         """Yield one result a job."""
         ...
 
@@ -161,9 +160,9 @@ class ResultStore:
         with self._lock:
             return self._connection.execute("SELECT count(*) FROM results").fetchone()[0]
 
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, ExecutionResult]:
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
         """Return the verdicts that are there."""
-        found: dict[bytes, ExecutionResult] = {}
+        found: dict[bytes, Verdict] = {}
         for start in range(0, len(keys), _MAX_VARIABLES):
             part = list(keys[start : start + _MAX_VARIABLES])
             marks = ",".join("?" * len(part))
@@ -172,7 +171,7 @@ class ResultStore:
                 found.update((bytes(key), _result_of(text)) for key, text in rows)
         return found
 
-    def put_many(self, results: Mapping[bytes, ExecutionResult]) -> bool:
+    def put_many(self, results: Mapping[bytes, Verdict]) -> bool:
         """Keep verdicts, all of them or none; a key that is there keeps its first. False where the disk refused.
 
         A store that cannot be written to makes work be done again and no verdict wrong, so it stops nothing.
@@ -187,17 +186,17 @@ class ResultStore:
         return True
 
 
-def _text_of(result: ExecutionResult) -> str:
-    assert isinstance(result, ExecutionResult)
-    fields = {name: getattr(result, name) for name in ExecutionResult.__slots__}
+def _text_of(result: Verdict) -> str:
+    assert result.outcome is not None
+    fields = {name: getattr(result, name) for name in Verdict.__slots__ if name != "fault"}
     return json.dumps(fields, separators=(",", ":"))
 
 
-def _result_of(text: str) -> ExecutionResult:
+def _result_of(text: str) -> Verdict:
     fields = json.loads(text)
     fields["outcome"] = Outcome(fields["outcome"])
     fields["test_outcomes"] = tuple(None if o is None else Outcome(o) for o in fields["test_outcomes"])
-    return ExecutionResult(**fields)
+    return Verdict(**fields)
 
 
 # --------------------------------------------------------------------------------------------------------- executor
@@ -216,7 +215,7 @@ class StoredExecutor:
         self.num_reused = 0
         """Jobs answered without it."""
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[ExecutionResult | SandboxError]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         """Yield one result a job, in order."""
         flow = _Flow(self._store, Keys(self._policy), iter(jobs))
         try:
@@ -245,10 +244,10 @@ class _Flow:
         self._lock = threading.RLock()
         self._waiting: deque[bytes] = deque()
         self._uses: Counter[bytes] = Counter()
-        self._known: dict[bytes, ExecutionResult | SandboxError] = {}
+        self._known: dict[bytes, Verdict] = {}
         self._with_runner: deque[bytes] = deque()
         self._to_run: deque[tuple[bytes, Job]] = deque()
-        self._unwritten: dict[bytes, ExecutionResult] = {}
+        self._unwritten: dict[bytes, Verdict] = {}
         self._written_at = time.monotonic()
         self.num_executed = self.num_taken = 0
 
@@ -284,12 +283,12 @@ class _Flow:
             self.num_executed += 1
             return job
 
-    def learn(self, result: ExecutionResult | SandboxError) -> None:
+    def learn(self, result: Verdict) -> None:
         """Take the runner's next result."""
         with self._lock:
             key = self._with_runner.popleft()
             self._known[key] = result
-            if isinstance(result, ExecutionResult):
+            if result.outcome is not None:
                 self._unwritten[key] = result
             if len(self._unwritten) >= _FLUSH_RESULTS or time.monotonic() - self._written_at > _FLUSH_S:
                 self.flush()
@@ -302,12 +301,12 @@ class _Flow:
                 self._unwritten = {}
             self._written_at = time.monotonic()
 
-    def take_known(self) -> Iterator[ExecutionResult | SandboxError]:
+    def take_known(self) -> Iterator[Verdict]:
         """Yield the results at the head of the queue that are known."""
         while (result := self._next_known()) is not None:
             yield result
 
-    def _next_known(self) -> ExecutionResult | SandboxError | None:
+    def _next_known(self) -> Verdict | None:
         with self._lock:
             if not self._waiting or self._waiting[0] not in self._known:
                 return None

@@ -7,7 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coderl.execution import assertions, judge
@@ -19,24 +19,11 @@ from coderl.execution.sandbox.process import JUDGE_SLOT, ZygoteProcess, signal_n
 from coderl.types import (
     AssertTest,
     CallTest,
-    ExecutionResult,
     Outcome,
     StdinTest,
     UnitTest,
+    Verdict,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one test."""
-
-    outcome: Outcome
-    error_subtype: str | None = None
-    message: str = ""
-    error_line: int | None = None
-    is_final_for_all: bool = False
-    """The program did not even load: no other test can end differently."""
-
 
 _PASSED = Verdict(Outcome.PASSED_TEST)
 _FAILED = Verdict(Outcome.FAILED_TEST)
@@ -46,6 +33,14 @@ _FORGED = Verdict(Outcome.RUNTIME_ERROR, "killed", "the program wrote on the san
 _SUBTYPES = {"MemoryError": "memory_limit"}
 _ADDRESS = re.compile(r"0x[0-9a-f]{8,}")
 """Where an object happens to lie differs from run to run, and a verdict must not."""
+
+
+class _LoadError(Exception):
+    """The program did not even load, so that every test of it ends alike: with this verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
 
 
 class _DoubtfulError(Exception):
@@ -63,7 +58,7 @@ class Worker:
         self._config, self._zygote, self._gate = config, zygote, gate
         self._cpu_s = 0.0
 
-    def run(self, job: Job) -> ExecutionResult:
+    def run(self, job: Job) -> Verdict:
         """The verdict on one program.
 
         Raises:
@@ -73,17 +68,11 @@ class Worker:
         verdicts: list[Verdict] = []
         while len(verdicts) < len(job.tests):
             verdicts += self._next_verdicts(job, len(verdicts))
-            if verdicts[-1].is_final_for_all:
-                verdicts += [verdicts[-1]] * (len(job.tests) - len(verdicts))
-            elif verdicts[-1].outcome is not Outcome.PASSED_TEST and self._config.stop == "first_failure":
+            if verdicts[-1].outcome is not Outcome.PASSED_TEST and self._config.stop == "first_failure":
                 break
-        worst = min(verdicts, key=lambda verdict: verdict.outcome)
         outcomes = tuple(verdict.outcome for verdict in verdicts)
-        return ExecutionResult(
-            outcome=worst.outcome,
-            error_subtype=worst.error_subtype,
-            message=worst.message,
-            error_line=worst.error_line,
+        return replace(
+            min(verdicts, key=_outcome),
             test_outcomes=outcomes + (None,) * (len(job.tests) - len(verdicts)),
             cpu_s=self._cpu_s,
             wall_s=time.monotonic() - started,
@@ -125,6 +114,8 @@ class Worker:
         except _DoubtfulError:
             if not verdicts:
                 raise
+        except _LoadError as error:
+            verdicts = verdicts or [error.verdict] * len(job.tests)
         finally:
             contact.close()
             self._cpu_s += contact.cpu_s
@@ -141,7 +132,7 @@ class Worker:
         except values.MalformedError:
             return _FORGED
         if message.get("fatal"):
-            return _fatal(message)
+            raise _LoadError(_fatal(message))
         if message.get("error"):
             return _error(message["error"])
         return message if message.get("test") == index else _FORGED
@@ -245,7 +236,7 @@ class Worker:
         except values.MalformedError:
             return _FORGED
         if message.get("fatal"):
-            return _fatal(message)
+            raise _LoadError(_fatal(message))
         if "test" in message:  # it did not get as far as answering: the setup raised
             return _error(message["error"]) if message.get("error") else _FORGED
         return message
@@ -264,6 +255,11 @@ _RUNS: dict[type, Callable[..., Verdict]] = {
     CallTest: Worker._run_call,
     AssertTest: Worker._run_assert,
 }
+
+
+def _outcome(verdict: Verdict) -> Outcome:
+    assert verdict.outcome is not None
+    return verdict.outcome
 
 
 def _same_kind(tests: tuple[UnitTest, ...]) -> list[Any]:
@@ -313,7 +309,7 @@ def _fatal(message: dict[str, Any]) -> Verdict:
     found = _error(message["error"])
     is_compile = message["fatal"] in ("compile", "missing")
     outcome = Outcome.COMPILE_ERROR if is_compile else Outcome.RUNTIME_ERROR
-    return Verdict(outcome, found.error_subtype, found.message, found.error_line, is_final_for_all=True)
+    return replace(found, outcome=outcome)
 
 
 def _error(error: Any) -> Verdict:

@@ -29,7 +29,7 @@ from coderl.problems.json_files import write_json
 from coderl.stages.tables import (
     Key,
     Score,
-    Verdict,
+    VerdictRow,
     key,
     programs_of,
     scores_of,
@@ -84,7 +84,7 @@ def export_files(
 
 def _export_problem(
     out: Path, labelled: LabelledProblem, drawn: list[Program], baselines: list[Program],
-    judged: dict[Key, Verdict], valued: dict[Key, Score], encode_prompt: Encode | None,
+    judged: dict[Key, VerdictRow], valued: dict[Key, Score], encode_prompt: Encode | None,
 ) -> None:  # fmt: skip
     problem, number = labelled.problem, number_of(labelled.problem.problem_id)
     prompt = prompts.actor_prompt(problem, "apps_generate")
@@ -116,7 +116,7 @@ def _example_record(problem: Problem) -> dict[str, list[Any]] | None:
             "outputs": [t.stdout if isinstance(t, StdinTest) else t.expected for t in tests]}  # fmt: skip
 
 
-def _entry(program: Program, verdict: Verdict) -> dict[str, Any]:
+def _entry(program: Program, verdict: VerdictRow) -> dict[str, Any]:
     assert verdict.outcome is not None
     word = WORDS.get(verdict.outcome) or _class_name(verdict.error_subtype)
     return {"code": program.code, "result": _CODES[verdict.outcome], "error_type": word}
@@ -126,7 +126,7 @@ def _class_name(subtype: str | None) -> str:
     return next((theirs for theirs, ours in SUBTYPES.items() if ours == subtype), subtype or "exception")
 
 
-def _results(verdict: Verdict | None) -> list[Any]:
+def _results(verdict: VerdictRow | None) -> list[Any]:
     """One result a test that ran, and the program's own where no test says it; nothing of a program without verdict."""
     if verdict is None or verdict.outcome is None:
         return []
@@ -134,7 +134,7 @@ def _results(verdict: Verdict | None) -> list[Any]:
     return results if _CODES[verdict.outcome] in results else [*results, _CODES[verdict.outcome]]
 
 
-def _errors(verdict: Verdict | None) -> list[Any]:
+def _errors(verdict: VerdictRow | None) -> list[Any]:
     """An exception of Python's own class where there is one of that name, else a `RuntimeError` that names it."""
     errors: list[Any] = [None] * len(_results(verdict))
     if verdict is not None and verdict.outcome in (Outcome.COMPILE_ERROR, Outcome.RUNTIME_ERROR):
@@ -153,7 +153,7 @@ def _made(kind: type[Exception], message: str) -> Exception:
         return RuntimeError(f"{kind.__name__}: {message}")
 
 
-def _score_record(rows: Sequence[tuple[Program, Verdict, Score]], prompt: Sequence[int]) -> dict[str, Any]:
+def _score_record(rows: Sequence[tuple[Program, VerdictRow, Score]], prompt: Sequence[int]) -> dict[str, Any]:
     prompt = [*prompt[:NUM_PROMPT_TOKENS]]
     logits = np.zeros((len(rows), NUM_POSITIONS, len(Outcome)), np.float32)
     for row, (program, verdict, score) in enumerate(rows):

@@ -20,7 +20,7 @@ from coderl.problems import apps, jsonl
 from coderl.problems.json_files import parse_json, read_text, text_field
 from coderl.stages.console import Reporter
 from coderl.stages.stages import hash_problems, run_stage
-from coderl.stages.tables import Score, Verdict
+from coderl.stages.tables import Score, VerdictRow
 from coderl.types import (
     InputError,
     LabelledProblem,
@@ -54,7 +54,7 @@ class Found:
 
     labelled: LabelledProblem
     programs: tuple[Program, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[VerdictRow, ...] = ()
     scores: tuple[Score, ...] = ()
     has_examples: bool = False
     """True where the example tests are those of the problem's `example_input_output.json`."""
@@ -86,8 +86,8 @@ def import_files(
               "problems": hash_problems(problems)}  # fmt: skip
 
     def work(folder: Path) -> dict[str, Any]:
-        tables = {name: records.PartedTable(folder / name, row_type)
-                  for name, row_type in (("programs", Program), ("verdicts", Verdict), ("scores", Score))}  # fmt: skip
+        kinds = {"programs": Program, "verdicts": VerdictRow, "scores": Score}
+        tables = {name: records.PartedTable(folder / name, row_type) for name, row_type in kinds.items()}
         counts = dict.fromkeys((*tables, "problems"), 0)
         examples: list[LabelledProblem] = []
         stream = reporter.track(_read(source, by_number), "reading", unit="problems")
@@ -219,7 +219,7 @@ def read_codes(codes: Path, results: Path | None, labelled: LabelledProblem) -> 
     return Found(labelled, programs, tuple(_verdicts(results, number, programs)))
 
 
-def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[Verdict]:
+def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[VerdictRow]:
     record = plain_pickle.load(path)
     entry = record.get(number) if isinstance(record, dict) else None
     match entry:
@@ -253,8 +253,8 @@ def _outcome(result: Any, where: str) -> Outcome:
 def _verdict(
     program: Program, outcome: Outcome, subtype: str | None, *, message: str = "",
     test_outcomes: tuple[Outcome | None, ...] = (),
-) -> Verdict:  # fmt: skip
-    return Verdict(
+) -> VerdictRow:  # fmt: skip
+    return VerdictRow(
         program.problem_id, program.kind, program.index, outcome, subtype, message, None, test_outcomes,
         isolation="unsafe",  # the original runs programs in its own process
         fault=None,
@@ -272,7 +272,7 @@ def read_problem_folder(folder: Path, labelled: LabelledProblem) -> Found:
     """
     name = labelled.problem.problem_id
     programs: list[Program] = []
-    verdicts: list[Verdict] = []
+    verdicts: list[VerdictRow] = []
     for file, kind in ((folder / GENERATED, ProgramKind.SAMPLE), (folder / BASELINE, ProgramKind.BASELINE)):
         for index, (code, outcome, subtype) in enumerate(_judged_entries(file)):
             if kind is ProgramKind.BASELINE and index > 0:
@@ -335,7 +335,7 @@ def unwrapped(code: str) -> str:
     return body[1] + "\n".join(lines).rstrip() + "\n"
 
 
-def read_scores(path: Path, verdicts: Sequence[Verdict]) -> tuple[list[tuple[int, ...]], list[Score]]:
+def read_scores(path: Path, verdicts: Sequence[VerdictRow]) -> tuple[list[tuple[int, ...]], list[Score]]:
     """Return the tokens of each program of a critic score file and the critic's values, as probabilities.
 
     A program's probabilities are of the maximum over all 512 positions, padding included, as the original predicts;

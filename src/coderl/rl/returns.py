@@ -144,7 +144,7 @@ def error_line_values(token_lines: Sequence[int], error_line: int | None) -> tup
 
     Args:
         token_lines: 1-based line of each token.
-        error_line: `ExecutionResult.error_line`.
+        error_line: `Verdict.error_line`.
     """
     if error_line is None or error_line not in token_lines:
         return uniform_values(len(token_lines))

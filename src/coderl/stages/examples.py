@@ -16,7 +16,7 @@ from coderl.rl import returns
 from coderl.stages.tables import (
     Key,
     Score,
-    Verdict,
+    VerdictRow,
     by_problem,
     judged,
     key,
@@ -49,17 +49,17 @@ def solution_examples(actor: Actor, problems: Sequence[LabelledProblem]) -> list
 
 def failed_pairs(
     pools: Sequence[tuple[Path, Path]], problems: Sequence[LabelledProblem], *, use_samples: bool
-) -> list[tuple[Problem, Program, Verdict, str]]:
+) -> list[tuple[Problem, Program, VerdictRow, str]]:
     """Return each distinct failed program of the (sample, execute) pools, its verdict, and what it should have been.
 
     That is the nearest of the problem's reference solutions and, with `use_samples`, of the programs of all pools that
     passed its hidden tests; a failed program without any is left out.
     """
-    drawn: dict[str, dict[str, tuple[Program, Verdict]]] = {}
+    drawn: dict[str, dict[str, tuple[Program, VerdictRow]]] = {}
     for sampled, executed in pools:
         for program, verdict in judged(programs_of(sampled), verdicts_of(executed)):
             drawn.setdefault(program.problem_id, {}).setdefault(program.code, (program, verdict))
-    found: list[tuple[Problem, Program, Verdict, str]] = []
+    found: list[tuple[Problem, Program, VerdictRow, str]] = []
     for labelled in problems:
         group = list(drawn.get(labelled.problem.problem_id, {}).values())
         right = [p.code for p, v in group if v.outcome is Outcome.PASSED_TEST] if use_samples else []
@@ -128,7 +128,7 @@ def actor_examples(
 
 
 def group_examples(
-    group: Sequence[tuple[Program, Verdict]],
+    group: Sequence[tuple[Program, VerdictRow]],
     scores: dict[Key, Score],
     model: LanguageModel,
     prompt: tuple[int, ...],

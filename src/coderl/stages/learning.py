@@ -32,7 +32,7 @@ from coderl.stages.stages import hash_model, hash_problems, run_stage
 from coderl.stages.tables import (
     Score,
     TrainedSample,
-    Verdict,
+    VerdictRow,
     judged,
     programs_of,
     sample_canaries,
@@ -266,7 +266,7 @@ def score(
 
 
 def _scores(
-    critic: Critic, pairs: Sequence[tuple[Program, Verdict]], by_id: dict[str, Problem], prompt: PromptConfig
+    critic: Critic, pairs: Sequence[tuple[Program, VerdictRow]], by_id: dict[str, Problem], prompt: PromptConfig
 ) -> list[Score]:
     prompts = {i: prompt_tokens(critic.model, by_id[i], prompt) for i in {p.problem_id for p, _ in pairs}}
     found = values(critic, [prompts[p.problem_id] for p, _ in pairs], [p.tokens for p, _ in pairs], batch_size=128)

@@ -31,15 +31,12 @@ from coderl.stages.stages import (
 )
 from coderl.stages.tables import Key, Ranked, key, programs_of
 from coderl.types import (
-    ExecutionResult,
     Outcome,
     Problem,
     Program,
     ProgramKind,
-    SandboxError,
+    Verdict,
 )
-
-Result = ExecutionResult | SandboxError
 
 
 def rank_programs(
@@ -122,7 +119,7 @@ def _rank_chunk(
 
 def _rank_problem(
     pairs: Sequence[tuple[Problem, Program]],
-    results: dict[Key, Result],
+    results: dict[Key, Verdict],
     behaviours: dict[Key, Behaviour],
     values: dict[Key, float],
 ) -> list[Ranked]:
@@ -140,8 +137,8 @@ def _rank_problem(
     ]  # fmt: skip
 
 
-def _outcome(result: Result | None) -> Outcome | None:
-    return result.outcome if isinstance(result, ExecutionResult) else None
+def _outcome(result: Verdict | None) -> Outcome | None:
+    return None if result is None else result.outcome
 
 
 def _name(pair: tuple[Problem, Program]) -> Key:

@@ -20,11 +20,12 @@ from coderl.recipe import RunConfig
 from coderl.stages.run import RECIPE
 from coderl.stages.stages import run_example_tests
 from coderl.types import (
-    ExecutionResult,
     InputError,
     Outcome,
     Problem,
     Program,
+    SandboxError,
+    Verdict,
 )
 
 
@@ -32,7 +33,7 @@ from coderl.types import (
 class RepairReport:
     """What is wrong with a program, and what to write in its place."""
 
-    result: ExecutionResult
+    result: Verdict
     """On the example tests."""
     program_value: float | None
     """The critic's p(Passed | W, D)."""
@@ -91,10 +92,10 @@ def repair_program(
         )  # fmt: skip
         given = found.candidates[0]
         if given.result is None:
-            (fault,) = run([(problem, program)])
-            if not isinstance(fault, ExecutionResult):
-                raise fault
-            given = replace(given, result=fault)
+            (again,) = run([(problem, program)])
+            if again.fault is not None:
+                raise SandboxError(again.fault)
+            given = replace(given, result=again)
     assert given.result is not None
     values = critic.score([(problem, program)])[0].prefix_values if critic and program.tokens else None
     drawn = found.candidates[1:]
@@ -138,6 +139,7 @@ def load_models(
 def text_of(report: RepairReport, name: str) -> str:
     """Return the report for a terminal."""
     result = report.result
+    assert result.outcome is not None
     what = outcome_words(result.outcome) + (f" ({result.error_subtype})" if result.error_subtype else "")
     where = f" on line {result.error_line}" if result.error_line else ""
     message = f": {result.message}" if result.message else ""

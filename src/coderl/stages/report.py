@@ -37,7 +37,7 @@ from coderl.stages.select import SELECTION, WARM_START
 from coderl.stages.stages import facts_of
 from coderl.stages.tables import (
     Numbered,
-    Verdict,
+    VerdictRow,
     key,
     numbered,
     outcome_counts,
@@ -80,7 +80,7 @@ def problem_counts(
     asked = [(p.problem.problem_id, p.problem.difficulty, bool(p.hidden_tests)) for p in problems]
     ids = [problem_id for problem_id, _, _ in asked]
     drawn = numbered(programs / "programs", Program, ids).of_kinds(kinds)
-    outcomes = numbered(verdicts / "verdicts", Verdict, ids, outcome="outcome").looked_up(drawn.numbers)
+    outcomes = numbered(verdicts / "verdicts", VerdictRow, ids, outcome="outcome").looked_up(drawn.numbers)
     is_judged, is_right = outcomes >= 0, outcomes == Outcome.PASSED_TEST
     passes = None
     if examples is not None:
@@ -111,7 +111,7 @@ def problem_counts(
 def _example_outcomes(stage: Path, ids: Sequence[str]) -> Numbered:
     if (stage / "candidates").exists():
         return numbered(stage / "candidates", CandidateRow, ids, outcome="example_outcome")
-    return numbered(stage / "verdicts", Verdict, ids, outcome="outcome")
+    return numbered(stage / "verdicts", VerdictRow, ids, outcome="outcome")
 
 
 def evaluation(

@@ -28,7 +28,7 @@ from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.rank import rank_programs
 from coderl.stages.tables import (
-    Verdict,
+    VerdictRow,
     key,
     programs_of,
     verdicts_of,
@@ -203,7 +203,7 @@ def _heat_maps(
     """Return crashing programs with the critic's value of each token, and how often its fall is the failing line."""
     by_id = {p.problem.problem_id: p.problem for p in problems}
     verdicts = verdicts_of(run_dir / FOLDER / "searched" / "execute")
-    chosen: dict[tuple[str, str], tuple[Attempt, Verdict]] = {}
+    chosen: dict[tuple[str, str], tuple[Attempt, VerdictRow]] = {}
     for tried in attempts.values():
         for attempt in tried:
             program = attempt.program

@@ -13,7 +13,7 @@ from coderl.stages.console import Reporter
 from coderl.stages.tables import (
     SELECTION,
     WARM_START,
-    Verdict,
+    VerdictRow,
     by_problem,
     judged,
     programs_of,
@@ -100,5 +100,5 @@ def _mean(rates: Rates) -> float:
     return fmean(rates.values()) if rates else 0.0
 
 
-def _share_passed(pairs: Sequence[tuple[Program, Verdict]]) -> float:
+def _share_passed(pairs: Sequence[tuple[Program, VerdictRow]]) -> float:
     return sum(v.outcome is Outcome.PASSED_TEST for _, v in pairs) / len(pairs)

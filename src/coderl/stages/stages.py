@@ -32,14 +32,13 @@ from coderl.recipe import SampleConfig, TinyConfig
 from coderl.stages.console import Reporter
 from coderl.stages.tables import (
     Cost,
-    Verdict,
+    VerdictRow,
     key,
     outcome_counts,
     programs_of,
 )
 from coderl.types import (
     CallTest,
-    ExecutionResult,
     InputError,
     LabelledProblem,
     Problem,
@@ -48,6 +47,7 @@ from coderl.types import (
     SandboxError,
     StdinTest,
     UnitTest,
+    Verdict,
 )
 
 _PART_ROWS = 1 << 16
@@ -255,9 +255,7 @@ def critic_sample(
     run_stage(out, reporter, config=settings, inputs=inputs, work=work)
 
 
-def run_example_tests(
-    executor: JobRunner, items: list[tuple[Problem, Program]]
-) -> list[ExecutionResult | SandboxError]:
+def run_example_tests(executor: JobRunner, items: list[tuple[Problem, Program]]) -> list[Verdict]:
     """Return what the example tests of their problems say of some programs."""
     jobs = (Job(program.code, problem.example_tests, fn_name=problem.fn_name) for problem, program in items)
     return list(executor.run(jobs))
@@ -294,7 +292,7 @@ def execute(
     inputs = {"programs": records.hash_path(programs / "programs"), "problems": hash_problems(problems)}
 
     def work(folder: Path) -> dict[str, Any]:
-        verdicts = records.PartedTable(folder / "verdicts", Verdict)
+        verdicts = records.PartedTable(folder / "verdicts", VerdictRow)
         costs = records.PartedTable(folder / "costs", Cost)
         parts = list(enumerate(records.parts_of(programs / "programs")))
         if not parts:
@@ -336,7 +334,7 @@ def _run_parts(
         tested = [(row, job) for row, job in rows if job is not None]
         judged, spent = [], []
         for (row, _), result in zip(tested, executor.run(job for _, job in tested), strict=True):
-            judged.append(Verdict.of(row, result))
+            judged.append(VerdictRow.of(row, result))
             spent.append(Cost.of(row, result))
             yield
         faults = [v.fault for v in judged if v.outcome is None]
@@ -369,9 +367,9 @@ def write_results(out: Path, programs: Path) -> Path:
     return path
 
 
-def _with_results(out: Path, programs: Path) -> Iterator[tuple[Program, ExecutionResult | SandboxError]]:
+def _with_results(out: Path, programs: Path) -> Iterator[tuple[Program, Verdict]]:
     """Yield the programs that have a verdict, with the executor's answer: `execute` keeps the order of the programs."""
-    verdicts, costs = records.read_table(out / "verdicts", Verdict), records.read_table(out / "costs", Cost)
+    verdicts, costs = records.read_table(out / "verdicts", VerdictRow), records.read_table(out / "costs", Cost)
     judged = zip(verdicts, costs, strict=True)
     found = next(judged, None)
     for program in records.read_table(programs / "programs", Program, without=["tokens"]):
@@ -379,8 +377,7 @@ def _with_results(out: Path, programs: Path) -> Iterator[tuple[Program, Executio
             return
         verdict, cost = found
         if key(verdict) == key(program):
-            fault = None if verdict.outcome is not None else SandboxError(verdict.fault)
-            yield program, fault or replace(verdict.result(), cpu_s=cost.cpu_s)
+            yield program, replace(verdict.result(), cpu_s=cost.cpu_s)
             found = next(judged, None)
 
 

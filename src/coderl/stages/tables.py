@@ -14,12 +14,11 @@ from jaxtyping import Int8, Int64
 
 from coderl import records
 from coderl.types import (
-    ExecutionResult,
     InputError,
     Outcome,
     Program,
     ProgramKind,
-    SandboxError,
+    Verdict,
 )
 
 Key = tuple[str, str, int]
@@ -30,7 +29,7 @@ WARM_START = "warm-start"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerdictRow:
     """What the sandbox said of one program; `outcome` is None where the sandbox, not the program, failed."""
 
     problem_id: str
@@ -46,11 +45,9 @@ class Verdict:
     """The sandbox's own failure; such a program is masked out of training and counted."""
 
     @classmethod
-    def of(cls, program: Program, result: ExecutionResult | SandboxError) -> Verdict:
+    def of(cls, program: Program, result: Verdict) -> VerdictRow:
         """Return the row for what the executor answered about `program`."""
         name = (program.problem_id, program.kind, program.index)
-        if isinstance(result, SandboxError):
-            return cls(*name, None, None, "", None, (), "", str(result) or "unknown fault")
         return cls(
             *name,
             result.outcome,
@@ -59,19 +56,19 @@ class Verdict:
             result.error_line,
             result.test_outcomes,
             result.isolation,
-            None,
+            result.fault,
         )
 
-    def result(self) -> ExecutionResult:
+    def result(self) -> Verdict:
         """Return the executor's answer again, but for its cost."""
-        assert self.outcome is not None
-        return ExecutionResult(
+        return Verdict(
             self.outcome,
             self.error_subtype,
             self.message,
             self.error_line,
             self.test_outcomes,
-            isolation=self.isolation,
+            self.isolation,
+            self.fault,
         )
 
 
@@ -86,10 +83,9 @@ class Cost:
     wall_s: float
 
     @classmethod
-    def of(cls, program: Program, result: ExecutionResult | SandboxError) -> Cost:
+    def of(cls, program: Program, result: Verdict) -> Cost:
         """Return the row for what the executor answered about `program`."""
-        spent = (0.0, 0.0) if isinstance(result, SandboxError) else (result.cpu_s, result.wall_s)
-        return cls(program.problem_id, program.kind, program.index, *spent)
+        return cls(program.problem_id, program.kind, program.index, result.cpu_s, result.wall_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +164,9 @@ def programs_of(stage: Path) -> list[Program]:
     return list(records.read_table(stage / "programs", Program))
 
 
-def verdicts_of(stage: Path) -> dict[Key, Verdict]:
+def verdicts_of(stage: Path) -> dict[Key, VerdictRow]:
     """Return the verdicts that an execute stage wrote, by program."""
-    return {key(row): row for row in records.read_table(stage / "verdicts", Verdict)}
+    return {key(row): row for row in records.read_table(stage / "verdicts", VerdictRow)}
 
 
 def scores_of(stage: Path) -> dict[Key, Score]:
@@ -178,21 +174,21 @@ def scores_of(stage: Path) -> dict[Key, Score]:
     return {key(row): row for row in records.read_table(stage / "scores", Score)}
 
 
-def judged(programs: Iterable[Program], verdicts: dict[Key, Verdict]) -> list[tuple[Program, Verdict]]:
+def judged(programs: Iterable[Program], verdicts: dict[Key, VerdictRow]) -> list[tuple[Program, VerdictRow]]:
     """Return the programs that have a verdict, with it: no untested problem, no sandbox fault."""
     pairs = ((p, verdicts.get(key(p))) for p in programs)
     return [(p, v) for p, v in pairs if v is not None and v.outcome is not None]
 
 
-def by_problem(pairs: Iterable[tuple[Program, Verdict]]) -> dict[str, list[tuple[Program, Verdict]]]:
+def by_problem(pairs: Iterable[tuple[Program, VerdictRow]]) -> dict[str, list[tuple[Program, VerdictRow]]]:
     """Return the judged programs of each problem, in order."""
-    groups: dict[str, list[tuple[Program, Verdict]]] = defaultdict(list)
+    groups: dict[str, list[tuple[Program, VerdictRow]]] = defaultdict(list)
     for program, verdict in pairs:
         groups[program.problem_id].append((program, verdict))
     return dict(groups)
 
 
-def sample_canaries(programs: Iterable[Program], verdicts: dict[Key, Verdict]) -> dict[str, float]:
+def sample_canaries(programs: Iterable[Program], verdicts: dict[Key, VerdictRow]) -> dict[str, float]:
     """Return how the drawn programs fare as a whole: what a collapsing policy shows first.
 
     Shares are of the samples that have a verdict; `unique_share` counts a problem's programs of the same text once.
@@ -289,7 +285,7 @@ def outcome_counts(table: Path, kinds: Collection[ProgramKind] = _KINDS) -> dict
     """
     names = [o.name.lower() for o in Outcome] + ["sandbox_fault"]
     wanted, counts = _places([kind.value for kind in kinds]), np.zeros(len(names), np.int64)
-    for batch in records.read_columns(table, Verdict, ["kind", "outcome"]):
+    for batch in records.read_columns(table, VerdictRow, ["kind", "outcome"]):
         outcomes = _outcomes(batch["outcome"], table)[_places_in(batch["kind"], wanted) >= 0]
         counts += np.bincount(outcomes % len(names), minlength=len(names))  # none, -1, is the last
     return dict(zip(names, counts.tolist(), strict=True))
@@ -314,7 +310,7 @@ def rankings(stage: Path, verdicts: Path, problem_ids: Sequence[str]) -> dict[st
         InputError: a table is missing, cut off or of other rows.
     """
     ranked = numbered(stage / "rankings", Ranked, problem_ids, outcome="example_outcome")
-    hidden = numbered(verdicts / "verdicts", Verdict, problem_ids, outcome="outcome").looked_up(ranked.numbers)
+    hidden = numbered(verdicts / "verdicts", VerdictRow, problem_ids, outcome="outcome").looked_up(ranked.numbers)
     passes, is_right = ranked.outcomes == Outcome.PASSED_TEST, hidden == Outcome.PASSED_TEST
     by_problem = np.flatnonzero(hidden >= 0)
     by_problem = by_problem[np.argsort(ranked.problems[by_problem], kind="stable")]

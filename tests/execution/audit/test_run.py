@@ -23,11 +23,10 @@ from coderl.execution.audit.graders import RemoteGrader, open_grader, verdict_of
 from coderl.execution.audit.run import audit, main_audit
 from coderl.types import (
     CallTest,
-    ExecutionResult,
     InputError,
     Outcome,
-    SandboxError,
     StdinTest,
+    Verdict,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -229,10 +228,10 @@ def test_unusable_batteries_are_named(tmp_path: Path) -> None:
 
 def test_verdict_names() -> None:
     """Outcomes have the battery's names, a timeout is its own, and a fault of the sandbox is no verdict."""
-    named = [verdict_of(ExecutionResult(outcome)) for outcome in Outcome]
+    named = [verdict_of(Verdict(outcome)) for outcome in Outcome]
     assert named == ["CompileError", "RuntimeError", "FailedTest", "PassedTest"]
-    assert verdict_of(ExecutionResult(Outcome.RUNTIME_ERROR, "timeout")) == "Timeout"
-    assert verdict_of(SandboxError("worker died")) not in VERDICTS
+    assert verdict_of(Verdict(Outcome.RUNTIME_ERROR, "timeout")) == "Timeout"
+    assert verdict_of(Verdict(None, fault="worker died")) not in VERDICTS
 
 
 def test_cases_become_our_tests() -> None:

@@ -18,11 +18,10 @@ from coderl.execution.remote.serve import Service
 from coderl.types import (
     AssertTest,
     CallTest,
-    ExecutionResult,
     InputError,
     Outcome,
-    SandboxError,
     StdinTest,
+    Verdict,
 )
 
 CONFIG = ExecutionConfig(num_workers=1, cpu_limit_s=1.0, wall_limit_s=8.0)
@@ -67,8 +66,8 @@ def client_of(service: Service, **changes: Any) -> ClientConfig:
     return ClientConfig(**{"url": service.url, "token": service.token, "batch_size": 4, "retry_s": 1.0, **changes})
 
 
-def settled(results: Iterator[ExecutionResult | SandboxError]) -> list[ExecutionResult]:
-    return [replace(r, cpu_s=0.0, wall_s=0.0) for r in results if isinstance(r, ExecutionResult)]
+def settled(results: Iterator[Verdict]) -> list[Verdict]:
+    return [replace(r, cpu_s=0.0, wall_s=0.0) for r in results if r.fault is None]
 
 
 @pytest.mark.parametrize("stop", ["first_failure", "never"])
@@ -176,7 +175,7 @@ def test_another_policy_is_refused(service: Service) -> None:
 
 
 def test_a_service_that_goes_away_gives_faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the service ends midway, jobs without a verdict are `SandboxError` values, in order, never outcomes."""
+    """Where the service ends midway, jobs without a verdict are faults, in order, never outcomes."""
     service = Service(CONFIG).__enter__()
     try:
         with RemoteExecutor(client_of(service, retry_s=0.2, num_requests=1), CONFIG) as remote:
@@ -187,9 +186,8 @@ def test_a_service_that_goes_away_gives_faults(monkeypatch: pytest.MonkeyPatch) 
     finally:
         monkeypatch.undo()
     assert len(got) == 40
-    assert {type(result) for result in got} <= {ExecutionResult, SandboxError}
-    assert isinstance(got[-1], SandboxError)
-    assert all(r.outcome is Outcome.PASSED_TEST for r in got if isinstance(r, ExecutionResult))
+    assert got[-1].fault is not None
+    assert all(r.outcome is Outcome.PASSED_TEST for r in got if r.fault is None)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +201,7 @@ def test_a_service_that_goes_away_gives_faults(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_odd_replies_are_faults(service: Service, monkeypatch: pytest.MonkeyPatch, reply: dict[str, Any]) -> None:
-    """A fault, a reply about no test and a malformed one end as `SandboxError` after a second try."""
+    """A fault, a reply about no test and a malformed one end as a fault after a second try."""
     asked = []
 
     def ask(self: Any, waiting: list[Any]) -> list[dict[str, Any]]:
@@ -213,7 +211,7 @@ def test_odd_replies_are_faults(service: Service, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(RemoteExecutor, "_ask", ask)
     with RemoteExecutor(client_of(service), CONFIG) as remote:
         (result,) = remote.run([Job("x", ADD_ONE[:1])])
-    assert isinstance(result, SandboxError)
+    assert result.fault is not None
     assert asked == [1, 1]
 
 
@@ -231,7 +229,7 @@ def test_the_command_prints_where_it_listens_and_ends_on_an_interrupt() -> None:
         assert "isolation" in level
         with RemoteExecutor(ClientConfig(url=url, token=token)) as remote:
             (result,) = remote.run([JOBS[0]])
-        assert isinstance(result, ExecutionResult)
+        assert result.fault is None
         assert result.outcome is Outcome.PASSED_TEST
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0

@@ -25,7 +25,7 @@ from coderl.execution.audit.cases import (
     Case,
     Grade,
 )
-from coderl.types import ExecutionResult, InputError, Outcome
+from coderl.types import InputError, Outcome, Verdict
 
 
 @contextmanager
@@ -55,10 +55,10 @@ def _imported(spec: str) -> Grade:
     return cast(Grade, grade)
 
 
-def verdict_of(result: ExecutionResult | Exception) -> str:
-    """Return the verdict's name in a battery; a fault of the sandbox is no verdict and keeps its own name."""
-    if not isinstance(result, ExecutionResult):
-        return type(result).__name__
+def verdict_of(result: Verdict) -> str:
+    """Return the verdict's name in a battery; a fault of the sandbox is no verdict of a battery."""
+    if result.outcome is None:
+        return f"Fault: {result.fault}"
     if result.outcome is Outcome.RUNTIME_ERROR and result.error_subtype == "timeout":
         return "Timeout"
     return "".join(word.capitalize() for word in result.outcome.name.split("_"))

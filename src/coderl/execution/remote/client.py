@@ -28,14 +28,13 @@ from coderl.execution.pool import Executor
 from coderl.execution.sandbox import values
 from coderl.types import (
     CallTest,
-    ExecutionResult,
     InputError,
     Outcome,
     SandboxError,
     StdinTest,
+    Verdict,
 )
 
-Result = ExecutionResult | SandboxError
 _LIMIT_NAMES = ("cpu_limit_s", "wall_limit_s", "memory_limit_bytes", "output_limit_bytes")
 _NUM_TRIES = 2
 
@@ -70,7 +69,7 @@ class _State:
     isolation: str = "unsafe"
     num_faults: int = 0
     is_settled: bool = False
-    result: Result | None = None
+    result: Verdict | None = None
 
     @property
     def tests(self) -> tuple[Any, ...]:
@@ -115,8 +114,8 @@ class RemoteExecutor:
             self._local.__exit__(None, None, None)
         self._threads = self._local = None
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
-        """Yield one result a job, in the order of the jobs; a service that is lost gives `SandboxError` values.
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
+        """Yield one result a job, in the order of the jobs; a service that is lost gives faults.
 
         Raises:
             RuntimeError: the executor was not entered.
@@ -124,7 +123,7 @@ class RemoteExecutor:
         if self._threads is None:
             raise RuntimeError("use the executor as a context manager: with RemoteExecutor(client) as executor")
         source = iter(jobs)
-        under_way: deque[Future[list[Result]]] = deque()
+        under_way: deque[Future[list[Verdict]]] = deque()
         try:
             while True:
                 while len(under_way) < 2 * self.client.num_requests:
@@ -147,7 +146,7 @@ class RemoteExecutor:
             self._local = Executor(self.config).__enter__()
         return self._local
 
-    def _run_chunk(self, chunk: list[Job], local: Executor | None) -> list[Result]:
+    def _run_chunk(self, chunk: list[Job], local: Executor | None) -> list[Verdict]:
         states = [_State(job) for job in chunk]
         own = [state for state in states if not _is_remote(state.job)]
         if own:
@@ -299,13 +298,13 @@ def _note_fault(state: _State, text: str, *, is_final: bool = False) -> None:
     """Count a fault; the job is tried once more, unless that was done."""
     state.num_faults += 1
     if is_final or state.num_faults >= _NUM_TRIES:
-        state.result = SandboxError(text)
+        state.result = Verdict(None, fault=text)
 
 
-def _result(state: _State) -> ExecutionResult:
+def _result(state: _State) -> Verdict:
     outcome, subtype, message, line = min(state.verdicts, key=lambda verdict: verdict[0])
     outcomes = tuple(verdict[0] for verdict in state.verdicts)
-    return ExecutionResult(
+    return Verdict(
         outcome=outcome,
         error_subtype=subtype,
         message=message,

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.types import ExecutionResult, InputError, SandboxError
+from coderl.types import InputError, SandboxError, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ class _Batch:
     num_losses: int = 0
 
 
+def _faults(batch: _Batch, text: str) -> list[Verdict]:
+    return [Verdict(None, fault=text)] * len(batch.jobs)
+
+
 class _NodePool:
     """What runs on a node: an executor of as many zygotes as the node has processors."""
 
@@ -63,10 +67,9 @@ class _NodePool:
         self._executor.__enter__()
         return self._executor.isolation
 
-    def run(self, jobs: list[Job]) -> list[ExecutionResult | SandboxError]:
-        """Return one result a job; a fault as a value without its cause, which may not travel."""
-        results = self._executor.run(jobs)
-        return [r if isinstance(r, ExecutionResult) else SandboxError(str(r)) for r in results]
+    def run(self, jobs: list[Job]) -> list[Verdict]:
+        """Return one verdict a job."""
+        return list(self._executor.run(jobs))
 
 
 class ClusterExecutor:
@@ -122,7 +125,7 @@ class ClusterExecutor:
         """Nodes in use now."""
         return len(self._pools)
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[ExecutionResult | SandboxError]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         """Yield one result a job, in the order of the jobs; few batches are taken ahead of the results asked for.
 
         Raises:
@@ -167,7 +170,7 @@ class ClusterExecutor:
         try:
             flow.finish(batch, self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:  # the node is there, our code on it failed
-            flow.finish(batch, [SandboxError(f"on node {node}: {error.cause or error}") for _ in batch.jobs])
+            flow.finish(batch, _faults(batch, f"on node {node}: {error.cause or error}"))
         except self._ray.exceptions.RayError as error:
             _log.warning("node %s is lost (%s): %d programs run again", node, type(error).__name__, len(batch.jobs))
             if self._pools.pop(node, None) is not None:
@@ -221,7 +224,7 @@ class _Flow:
     def __init__(self, jobs: Iterator[Job], cluster: ClusterConfig) -> None:
         self._jobs, self._cluster = jobs, cluster
         self._again: deque[_Batch] = deque()
-        self._finished: dict[int, list[ExecutionResult | SandboxError]] = {}
+        self._finished: dict[int, list[Verdict]] = {}
         self._num_cut = self._num_yielded = 0
 
     def next_batch(self, *, num_ahead: int) -> _Batch | None:
@@ -243,7 +246,7 @@ class _Flow:
             self._again.append(batch)
         return batch is None
 
-    def finish(self, batch: _Batch, results: list[ExecutionResult | SandboxError]) -> None:
+    def finish(self, batch: _Batch, results: list[Verdict]) -> None:
         """Take the results of a batch."""
         assert len(results) == len(batch.jobs)
         self._finished[batch.index] = results
@@ -252,11 +255,11 @@ class _Flow:
         """Send a batch again, or give it up where too many nodes were lost under it."""
         batch.num_losses += 1
         if batch.num_losses >= self._cluster.num_tries:
-            self.finish(batch, [SandboxError(f"lost {batch.num_losses} times, last: {why}") for _ in batch.jobs])
+            self.finish(batch, _faults(batch, f"lost {batch.num_losses} times, last: {why}"))
         else:
             self._again.append(batch)
 
-    def finished_in_order(self) -> Iterator[ExecutionResult | SandboxError]:
+    def finished_in_order(self) -> Iterator[Verdict]:
         """Yield what is finished and next in line."""
         while self._num_yielded in self._finished:
             yield from self._finished.pop(self._num_yielded)

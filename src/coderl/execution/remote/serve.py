@@ -30,10 +30,9 @@ from coderl.execution.pool import Executor
 from coderl.execution.sandbox import values
 from coderl.types import (
     CallTest,
-    ExecutionResult,
     InputError,
-    SandboxError,
     StdinTest,
+    Verdict,
 )
 
 MAX_REQUEST_BYTES = 256 << 20
@@ -101,10 +100,10 @@ def _open_test(given: dict[str, Any], name: str) -> StdinTest | CallTest:
     return CallTest(tuple(values.decode(argument) for argument in given["args"]), name)
 
 
-def _reply(result: ExecutionResult | SandboxError, answers: list[Any], max_answer_bytes: int) -> dict[str, Any]:
-    if isinstance(result, SandboxError):
-        return {"fault": str(result)}
-    fields = {name: getattr(result, name) for name in ExecutionResult.__slots__}
+def _reply(result: Verdict, answers: list[Any], max_answer_bytes: int) -> dict[str, Any]:
+    if result.outcome is None:
+        return {"fault": result.fault}
+    fields = {name: getattr(result, name) for name in Verdict.__slots__ if name != "fault"}
     return fields | {"answers": [_answer(answer, max_answer_bytes) for answer in answers]}
 
 
