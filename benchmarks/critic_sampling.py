@@ -29,11 +29,12 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.critic_sampling.search import CriticSamplingConfig
+from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.engines.settings import SampleConfig
 from coderl.evaluation import anytime
 from coderl.evaluation.anytime import METRICS, Attempt, Attempts
 from coderl.evaluation.pass_at_k import average, paired_bootstrap
-from coderl.recipe import RunConfig, SampleConfig, load_recipe
+from coderl.recipe import RunConfig, load_recipe
 from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.rank import rank_programs

@@ -31,9 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl import records
+from coderl.engines.settings import SampleConfig
 from coderl.evaluation.figures import DotRow, dot_chart
 from coderl.evaluation.pass_at_k import Estimate, Summary, paired_bootstrap
-from coderl.recipe import RunConfig, SampleConfig, load_recipe
+from coderl.recipe import RunConfig, load_recipe
 from coderl.stages import learning, run, stages
 from coderl.stages.console import Reporter
 from coderl.stages.report import evaluation

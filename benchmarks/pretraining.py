@@ -29,7 +29,7 @@ import torch
 from coderl import records
 from coderl.corpus import CorpusFile
 from coderl.engines import transformers as sampling
-from coderl.engines.transformers import SamplingConfig
+from coderl.engines.settings import SamplingConfig
 from coderl.evaluation.pass_at_k import paired_bootstrap
 from coderl.models.lm import LanguageModel
 

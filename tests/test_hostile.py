@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from coderl import records
 from coderl.cli import main
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.stages.tables import VerdictRow
 from coderl.types import (
     InputError,

@@ -12,12 +12,12 @@ from coderl import records
 from coderl.cli import main
 from coderl.codexglue import stages as codexglue
 from coderl.codexglue.pairs import read_pairs
-from coderl.models import lm
+from coderl.codexglue.settings import CodexglueConfig, codexglue_config
+from coderl.models import tiny as tiny_models
 from coderl.models.lm import LanguageModel
-from coderl.recipe import CodexglueConfig, codexglue_config
 from coderl.stages.console import Reporter
 from coderl.training.losses import CrossEntropyExample, validation_loss
-from coderl.training.optim import OptimConfig
+from coderl.training.settings import OptimConfig
 
 NAMES, SIGNS = "abcdefgh", "+-*/%&"
 SPLITS = {"train": 12, "valid": 6, "test": 6}
@@ -68,9 +68,9 @@ def write_task(task: str, folder: Path) -> Path:
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     texts = [lines(kind, n, s) for kind in ("java", "c_sharp", "fixed", "text") for n in NAMES for s in SIGNS]
-    tokenizer = lm.train_tokenizer(texts, 300, num_sentinels=1)
-    lm.tiny_t5(tokenizer, d_model=32, num_layers=1, num_heads=2, dropout=0.0).save(folder / "t5")
-    lm.tiny_llama(tokenizer, d_model=64, num_layers=2, num_heads=4).save(folder / "llama")
+    tokenizer = tiny_models.train_tokenizer(texts, 300, num_sentinels=1)
+    tiny_models.tiny_t5(tokenizer, d_model=32, num_layers=1, num_heads=2, dropout=0.0).save(folder / "t5")
+    tiny_models.tiny_llama(tokenizer, d_model=64, num_layers=2, num_heads=4).save(folder / "llama")
     return folder
 
 

@@ -11,7 +11,7 @@ from coderl.critic.model import (
     running_max,
     running_mean,
 )
-from coderl.models import lm
+from coderl.models import tiny as tiny_models
 from coderl.models.lm import Batch
 from coderl.types import InputError
 
@@ -228,7 +228,7 @@ def test_three_outcomes_are_refused(tiny):
 
 def test_the_head_depends_on_its_seed_alone(tokenizer):
     torch.manual_seed(1)
-    one = Critic(lm.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
+    one = Critic(tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
     torch.manual_seed(2)
-    two = Critic(lm.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
+    two = Critic(tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
     assert torch.equal(one.head.weight, two.head.weight)

@@ -14,7 +14,8 @@ from coderl.critic_sampling.candidates import (
     Spend,
     rows,
 )
-from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample, critic_sample_many
+from coderl.critic_sampling.search import critic_sample, critic_sample_many
+from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.records import read_table, write_table
 from coderl.types import (
     LabelledProblem,

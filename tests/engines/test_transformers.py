@@ -9,18 +9,10 @@ from pydantic import ValidationError
 from coderl.engines.cache import GrowingLayer, new_cache
 from coderl.engines.decoding import Decoder
 from coderl.engines.drawing import draw, row_uniforms
-from coderl.engines.transformers import (
-    SamplingConfig,
-    TransformersEngine,
-    greedy,
-    sample,
-)
-from coderl.models.lm import (
-    LanguageModel,
-    tiny_llama,
-    tiny_t5,
-    train_tokenizer,
-)
+from coderl.engines.settings import SamplingConfig
+from coderl.engines.transformers import TransformersEngine, greedy, sample
+from coderl.models.lm import LanguageModel
+from coderl.models.tiny import tiny_llama, tiny_t5, train_tokenizer
 from coderl.types import InputError
 
 PROMPTS = ["Print n.\n", "Read n and print the sum of the first n numbers.\n", "Sort.\n", "Reverse the list.\n"]

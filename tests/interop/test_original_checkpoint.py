@@ -12,7 +12,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from coderl.cli import main
 from coderl.critic.model import Critic
 from coderl.interop import original_checkpoint
-from coderl.models.lm import LanguageModel, train_tokenizer
+from coderl.models.lm import LanguageModel
+from coderl.models.tiny import train_tokenizer
 from coderl.types import InputError
 
 WIDTH = 16

@@ -15,7 +15,7 @@ from coderl import records
 from coderl.cli import main
 from coderl.interop import original_export
 from coderl.interop import original_files as original
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.problems import jsonl
 from coderl.stages.console import Reporter
 from coderl.stages.tables import programs_of, scores_of, verdicts_of

@@ -13,7 +13,7 @@ from coderl import records
 from coderl.cli import main
 from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import CandidateRow, SearchRow
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.problems import jsonl
 from coderl.stages.stages import facts_of
 from coderl.types import (

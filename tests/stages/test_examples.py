@@ -3,8 +3,8 @@
 import pytest
 
 from coderl import records
-from coderl.models import lm
-from coderl.recipe import ReturnsConfig
+from coderl.models import tiny as tiny_models
+from coderl.rl.settings import ReturnsConfig
 from coderl.stages.examples import (
     failed_pairs,
     group_examples,
@@ -31,8 +31,8 @@ SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
 
 @pytest.fixture(scope="module")
 def model():
-    tokenizer = lm.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
-    return lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
+    tokenizer = tiny_models.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
+    return tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
 
 
 def program(model, text, code=None, index=0):

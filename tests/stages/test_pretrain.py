@@ -6,13 +6,13 @@ from safetensors.numpy import load_file
 from coderl import records
 from coderl.corpus import CorpusFile
 from coderl.corpus.build import CorpusConfig, build
-from coderl.engines.actor import PromptConfig
-from coderl.recipe import PretrainConfig, TinyConfig
+from coderl.models.settings import TinyConfig
+from coderl.prompts import PromptConfig
 from coderl.stages import pretrain as pretraining
 from coderl.stages import stages
 from coderl.stages.console import Reporter
-from coderl.training.optim import OptimConfig
 from coderl.training.packed import Windows
+from coderl.training.settings import OptimConfig, PretrainConfig
 from coderl.types import InputError, LabelledProblem, Problem
 
 QUIET = Reporter(quiet=True)

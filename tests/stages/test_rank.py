@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from coderl import records
-from coderl.engines.actor import PromptConfig
 from coderl.execution import ExecutionConfig
+from coderl.prompts import PromptConfig
 from coderl.stages.console import Reporter
 from coderl.stages.rank import Ranked, rank_programs, rankings
 from coderl.stages.tables import VerdictRow

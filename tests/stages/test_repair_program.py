@@ -9,7 +9,7 @@ from coderl.critic.values import CriticScore
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.engines.actor import Actor
 from coderl.execution import ExecutionConfig
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.stages.repair_program import read_problem, repair_program, text_of
 from coderl.types import (
     InputError,

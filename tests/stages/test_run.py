@@ -14,8 +14,8 @@ import torch
 
 from coderl import records
 from coderl.models.lm import LanguageModel
-from coderl.recipe import ReturnsConfig, RunConfig, load_recipe
-from coderl.rl.staged import ActorTrainingConfig
+from coderl.recipe import RunConfig, load_recipe
+from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
 from coderl.stages import learning, stages
 from coderl.stages.console import Reporter
 from coderl.stages.report import stage_facts

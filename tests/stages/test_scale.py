@@ -9,7 +9,7 @@ import pytest
 
 from coderl import records
 from coderl.cli import main
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.stages import stages
 from coderl.types import Program, Verdict
 

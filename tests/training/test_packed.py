@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from coderl import records
 from coderl.training.loop import train
 from coderl.training.losses import cross_entropy_of, num_tokens, validation_loss
-from coderl.training.optim import OptimConfig, plan_batches
+from coderl.training.optim import plan_batches
 from coderl.training.packed import Window, Windows, pack
 from coderl.training.pretrain import WindowExamples, pretrain_on_windows
+from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
 many_files = st.lists(st.lists(st.integers(0, 9), max_size=30), max_size=20)

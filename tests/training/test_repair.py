@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coderl.training.losses import CrossEntropyExample
-from coderl.training.optim import OptimConfig
 from coderl.training.repair import nearest_text, repair_pairs, train_repair
-from coderl.training.warm_start import WarmStartConfig
+from coderl.training.settings import OptimConfig, WarmStartConfig
 
 
 def test_similarity_by_hand():

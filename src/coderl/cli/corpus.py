@@ -10,11 +10,12 @@ from coderl import problems as data
 from coderl.cli.apps import Flat, app
 from coderl.corpus import build as corpora
 from coderl.corpus.build import CorpusConfig
-from coderl.engines.actor import PromptConfig
-from coderl.recipe import PretrainConfig, TinyConfig
+from coderl.models.settings import TinyConfig
+from coderl.prompts import PromptConfig
 from coderl.stages import pretrain as pretraining
 from coderl.stages import stages
 from coderl.stages.console import Reporter
+from coderl.training.settings import PretrainConfig
 from coderl.types import InputError
 
 

@@ -16,11 +16,11 @@ from rich.table import Table
 from coderl import problems as data
 from coderl import records
 from coderl.cli.apps import Flat, app
-from coderl.critic_sampling.search import CriticSamplingConfig
-from coderl.engines.actor import PromptConfig
+from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.engines.settings import SampleConfig
 from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig
-from coderl.recipe import SampleConfig
+from coderl.prompts import PromptConfig
 from coderl.stages import repair_program as repairing
 from coderl.stages import stages
 from coderl.stages.console import Reporter

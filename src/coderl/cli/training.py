@@ -9,12 +9,11 @@ from typing import Annotated
 
 from coderl import problems as data
 from coderl.cli.apps import Flat, app
-from coderl.engines.actor import PromptConfig
-from coderl.recipe import CriticConfig, RepairConfig, ReturnsConfig
-from coderl.rl.staged import ActorTrainingConfig
+from coderl.prompts import PromptConfig
+from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
 from coderl.stages import learning, stages
 from coderl.stages.console import Reporter
-from coderl.training.warm_start import WarmStartConfig
+from coderl.training.settings import CriticConfig, RepairConfig, WarmStartConfig
 from coderl.types import InputError
 
 

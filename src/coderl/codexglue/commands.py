@@ -12,7 +12,7 @@ from rich.table import Table
 from coderl import records
 from coderl.cli.apps import app
 from coderl.codexglue.pairs import Language, Split, Task
-from coderl.recipe import CodexglueConfig, codexglue_config
+from coderl.codexglue.settings import CodexglueConfig, codexglue_config
 from coderl.stages.console import Reporter
 from coderl.types import InputError
 

@@ -18,10 +18,11 @@ from coderl.codexglue.pairs import (
     files_of,
     read_pairs,
 )
+from coderl.codexglue.settings import CodexglueConfig
 from coderl.engines.beam import beam_search
-from coderl.engines.transformers import SamplingConfig, greedy
+from coderl.engines.settings import SamplingConfig
+from coderl.engines.transformers import greedy
 from coderl.models.lm import LanguageModel
-from coderl.recipe import CodexglueConfig
 from coderl.stages.console import Reporter
 from coderl.stages.learning import log_steps
 from coderl.stages.stages import chunks, hash_model, run_stage

@@ -23,7 +23,7 @@ from coderl.corpus import (
     sources,
 )
 from coderl.corpus.sources import Source
-from coderl.recipe import Config, Count
+from coderl.settings import Config, Count
 from coderl.stages.console import Reporter
 from coderl.stages.stages import chunks, run_stage
 from coderl.types import InputError

@@ -11,7 +11,8 @@ from contextlib import suppress
 from coderl.critic.model import Critic
 from coderl.critic.values import CriticScore, values
 from coderl.critic_sampling.candidates import RepairRequest
-from coderl.engines.actor import Actor, PromptConfig, prompt_tokens
+from coderl.engines.actor import Actor, prompt_tokens
+from coderl.prompts import PromptConfig
 from coderl.types import (
     InputError,
     Problem,

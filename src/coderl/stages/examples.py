@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from coderl.critic.lines import first_line, token_texts
-from coderl.engines.actor import Actor, PromptConfig, prompt_tokens
+from coderl.engines.actor import Actor, prompt_tokens
 from coderl.models.lm import LanguageModel
-from coderl.recipe import CriticConfig, ReturnsConfig
+from coderl.prompts import PromptConfig
 from coderl.rl import returns
+from coderl.rl.settings import ReturnsConfig
 from coderl.stages.tables import (
     Key,
     Score,
@@ -26,6 +27,7 @@ from coderl.stages.tables import (
 )
 from coderl.training.losses import ActorExample, CriticExample, CrossEntropyExample
 from coderl.training.repair import repair_pairs
+from coderl.training.settings import CriticConfig
 from coderl.types import (
     InputError,
     LabelledProblem,

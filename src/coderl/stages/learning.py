@@ -14,13 +14,14 @@ from coderl import records
 from coderl.critic.calibration import report as critic_report
 from coderl.critic.model import Critic
 from coderl.critic.values import values
-from coderl.engines.actor import Actor, PromptConfig, prompt_tokens
+from coderl.engines.actor import Actor, prompt_tokens
 from coderl.models.lm import LanguageModel, keep_first_layers
-from coderl.recipe import CriticConfig, RepairConfig, ReturnsConfig
+from coderl.prompts import PromptConfig
 from coderl.rl import returns
 from coderl.rl.canaries import gradient_norms, kl_to_reference
-from coderl.rl.staged import ActorTrainingConfig, with_log_probs
+from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
 from coderl.rl.staged import train_actor as actor_steps
+from coderl.rl.staged import with_log_probs
 from coderl.stages.console import Reporter
 from coderl.stages.examples import (
     actor_examples,
@@ -47,7 +48,7 @@ from coderl.training.losses import (
     num_copies,
 )
 from coderl.training.repair import train_repair as repair_steps
-from coderl.training.warm_start import WarmStartConfig
+from coderl.training.settings import CriticConfig, RepairConfig, WarmStartConfig
 from coderl.training.warm_start import warm_start as warm_start_steps
 from coderl.types import (
     InputError,

@@ -11,9 +11,9 @@ import numpy as np
 
 from coderl import records
 from coderl.corpus import CorpusFile
-from coderl.engines.actor import PromptConfig
 from coderl.models.lm import LanguageModel
-from coderl.recipe import PretrainConfig, TinyConfig
+from coderl.models.settings import TinyConfig
+from coderl.prompts import PromptConfig
 from coderl.stages.console import Reporter
 from coderl.stages.learning import log_steps
 from coderl.stages.stages import (
@@ -23,10 +23,10 @@ from coderl.stages.stages import (
     write_untrained,
 )
 from coderl.training.losses import validation_loss
-from coderl.training.optim import OptimConfig
 from coderl.training.packed import Window, Windows, pack
 from coderl.training.pretrain import Objective, WindowExamples, pretrain_on_windows
 from coderl.training.pretrain import pretrain as pretrain_on_files
+from coderl.training.settings import OptimConfig, PretrainConfig
 from coderl.types import InputError, LabelledProblem
 
 EVERY_STEPS = 200

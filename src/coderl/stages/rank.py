@@ -18,9 +18,9 @@ from coderl.critic_sampling.ranking import (
     open_behaviours,
     rank,
 )
-from coderl.engines.actor import PromptConfig
 from coderl.execution import ExecutionConfig, open_executor
 from coderl.execution.store import JobRunner
+from coderl.prompts import PromptConfig
 from coderl.stages.console import Reporter
 from coderl.stages.stages import (
     chunks,

@@ -12,7 +12,8 @@ from coderl.critic.lines import Line, line_values, steepest_fall, token_texts
 from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
-from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample
+from coderl.critic_sampling.search import critic_sample
+from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.actor import Actor
 from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig, open_executor

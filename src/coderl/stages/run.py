@@ -18,8 +18,9 @@ import torch
 
 from coderl import problems as data
 from coderl import records
+from coderl.engines.settings import SampleConfig
 from coderl.problems import jsonl
-from coderl.recipe import ProblemsConfig, RunConfig, SampleConfig
+from coderl.recipe import ProblemsConfig, RunConfig
 from coderl.stages import learning, search_report, stages
 from coderl.stages import pretrain as pretraining
 from coderl.stages.console import Reporter

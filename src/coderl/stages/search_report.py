@@ -13,6 +13,7 @@ from coderl.critic.lines import line_values, steepest_fall, token_texts
 from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import CandidateRow
 from coderl.critic_sampling.models import PrefixScorer
+from coderl.engines.settings import SampleConfig
 from coderl.evaluation import anytime
 from coderl.evaluation.anytime import (
     METRICS,
@@ -23,7 +24,7 @@ from coderl.evaluation.anytime import (
 from coderl.evaluation.figures import Curve
 from coderl.evaluation.pass_at_k import ALL, average, paired_bootstrap
 from coderl.evaluation.report import SampleProgram, SearchSection, Table
-from coderl.recipe import RunConfig, SampleConfig
+from coderl.recipe import RunConfig
 from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.rank import rank_programs

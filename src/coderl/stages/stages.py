@@ -20,15 +20,18 @@ from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import CandidateRow, SearchRow
 from coderl.critic_sampling.candidates import rows as candidate_rows
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
-from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample_many
-from coderl.engines.actor import Actor, PromptConfig
+from coderl.critic_sampling.search import critic_sample_many
+from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.engines.actor import Actor
+from coderl.engines.settings import SampleConfig
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.execution.store import JobRunner
 from coderl.interop import samples as adapters
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.models.settings import TinyConfig
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.problems import apps
 from coderl.problems.examples.extract import extract, extract_legacy
-from coderl.recipe import SampleConfig, TinyConfig
+from coderl.prompts import PromptConfig
 from coderl.stages.console import Reporter
 from coderl.stages.tables import (
     Cost,

@@ -28,13 +28,8 @@ from torch import Tensor, nn
 from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import (
-    OptimConfig,
-    build_optimiser,
-    fraction_done,
-    learning_rate,
-    plan_batches,
-)
+from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches
+from coderl.training.settings import OptimConfig
 
 E = TypeVar("E")
 LossFn = Callable[..., tuple[Tensor, dict[str, float]]]

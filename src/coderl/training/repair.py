@@ -10,7 +10,8 @@ from pathlib import Path
 from coderl.models.lm import LanguageModel
 from coderl.training.loop import StepMetrics, Validate
 from coderl.training.losses import CrossEntropyExample
-from coderl.training.warm_start import WarmStartConfig, warm_start
+from coderl.training.settings import WarmStartConfig
+from coderl.training.warm_start import warm_start
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from coderl.problems.miniapps.grammar import (
-    STYLES,
-    Constant,
-    Domain,
-    Operation,
-    Reduction,
-    Source,
-    Values,
-)
+from coderl.problems.miniapps.grammar import STYLES, Constant, Domain, Operation, Source, Values
+from coderl.training.settings import Reduction
 from coderl.types import CallTest, StdinTest, UnitTest
 
 INDENT = "    "
