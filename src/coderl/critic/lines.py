@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,7 +35,9 @@ def token_texts(model: Decoder, tokens: Sequence[int]) -> list[str]:
     for token in tokens:
         if spells[token]:
             before, after = model.decode(recent), model.decode([*recent, token])
-            same = len(os.path.commonprefix([before, after]))
+            same = next(
+                (i for i, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), len(before)
+            )
             del written[len(written) - (len(before) - same) :]
             written += after[same:]
             if whole := after[same:].rstrip(_UNKNOWN):

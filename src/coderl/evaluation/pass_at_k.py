@@ -312,9 +312,9 @@ def average(scores: Mapping[str, float], difficulties: Mapping[str, str]) -> dic
     return {name: estimate(values) for name, values in groups.items()}
 
 
-def columns_of(summaries: Iterable[Summary]) -> list[str]:
+def columns_of(difficulties: Iterable[str]) -> list[str]:
     """Return `all` and then the difficulties, in the order met; `all` alone where there is a single difficulty."""
-    names = dict.fromkeys(name for s in summaries for by in s.scores.values() for name in by if name != ALL)
+    names = [name for name in dict.fromkeys(difficulties) if name != ALL]
     return [ALL, *names] if len(names) > 1 else [ALL]
 
 

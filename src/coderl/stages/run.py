@@ -21,9 +21,10 @@ from coderl import records
 from coderl.engines.settings import SampleConfig
 from coderl.problems import jsonl
 from coderl.recipe import ProblemsConfig, RunConfig
-from coderl.stages import learning, search_report, stages
+from coderl.stages import compare, learning, stages
 from coderl.stages import pretrain as pretraining
 from coderl.stages.console import Reporter
+from coderl.stages.illustrate import illustrate_programs
 from coderl.stages.report import write_report
 from coderl.stages.select import Selection
 from coderl.stages.stages import bare
@@ -136,7 +137,13 @@ def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
         if config.critic_sampling:
             _critic_sampling(config, run_dir, splits, warm, actor, reporter)
     records.write_json(run_dir / RECIPE, recipe.model_dump(mode="json"))
-    return write_report(run_dir, config, splits.test, config.rounds.num_rounds, reporter)
+    scored = [f for f in sorted(run_dir.glob("round-*")) if (f / "score" / records.MANIFEST).exists()]
+    if scored:
+        illustrate_programs(scored[-1] / "illustrate", critic=scored[-1] / "critic" / "model",
+                            programs=scored[-1] / "sample", verdicts=scored[-1] / "execute",
+                            problems=bare(splits.tested), prompt=config.prompt, choose="outcomes",
+                            where=scored[-1].name, reporter=reporter)  # fmt: skip
+    return write_report(run_dir, config, splits.test, reporter)
 
 
 def _with_store(config: RunConfig, run_dir: Path) -> RunConfig:
@@ -338,4 +345,4 @@ def _critic_sampling(
     stages.execute(out / "execute", programs=out / "sample", problems=splits.test, config=config.execution,
                    reporter=reporter)  # fmt: skip
     if settings.search_control:
-        search_report.compare(config, run_dir, splits.test, actor, reporter)
+        compare.compare(config, run_dir, splits.test, actor, reporter)
