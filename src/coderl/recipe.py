@@ -15,10 +15,11 @@ from pydantic import Field, ValidationError
 from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.settings import SampleConfig, SamplingConfig
 from coderl.execution import ExecutionConfig
+from coderl.flags import MANY, spread_lists
 from coderl.models.settings import TinyConfig
 from coderl.prompts import PromptConfig
 from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
-from coderl.settings import Config, Count, Reads, explain, spread_lists
+from coderl.settings import Config, Count, Reads, explain
 from coderl.training.settings import CriticConfig, PretrainConfig, RepairConfig, WarmStartConfig
 from coderl.types import InputError
 
@@ -154,7 +155,7 @@ def with_flags(config: RunConfig, settings: dict[str, Any], flags: Sequence[str]
         InputError: a flag is unknown or does not take its value.
     """
     app = App(
-        default_parameter=Parameter(consume_multiple=True),
+        default_parameter=MANY,
         config=FromDict(settings, source="the recipe", use_commands_as_keys=False),
         help_flags=(),
         version_flags=(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import types
 import typing
 from collections.abc import Sequence
@@ -103,17 +102,3 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next((m for m in map(_model_in, typing.get_args(annotation)) if m), None)
     return None
-
-
-def spread_lists(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with `1,5` and `[1, 5]` as `1 5`: a list may be given in any of these ways."""
-    spread: list[str] = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        given = value if equals and flag.startswith("--") else argument
-        if re.fullmatch(r"\[[^\[\]]*\]|-?[\d.]+(e-?\d+)?(,-?[\d.]+(e-?\d+)?)+", given):
-            spread += [flag] if equals else []
-            spread += [item.strip(" \"'") for item in given.strip("[]").split(",") if item.strip()]
-        else:
-            spread.append(argument)
-    return spread

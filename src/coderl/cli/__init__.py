@@ -6,6 +6,7 @@ command and the commands that need no weights never load torch.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 import sys
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App
 
 import coderl
-from coderl.settings import spread_lists
+from coderl.flags import MANY, spread_lists
 from coderl.types import InputError, SandboxError
 
 PACKAGES = ("coderl.cli", "coderl.stages", "coderl.interop", "coderl.corpus", "coderl.codexglue")
@@ -36,27 +37,41 @@ class Declared(NamedTuple):
 
 
 def declared() -> Iterator[Declared]:
-    """Yield every command that a module of `PACKAGES` declares."""
+    """Yield every command that a module of `PACKAGES` declares; where two have a name, the first."""
+    seen: set[str] = set()
     for package in PACKAGES:
         for folder in importlib.import_module(package).__path__:
             for file in sorted(Path(folder).glob("*.py")):
                 for match in _DECLARED.finditer(file.read_text(encoding="utf-8")):
                     name, function, line = match.groups()
-                    yield Declared(name or function.replace("_", "-"), f"{package}.{file.stem}", function, line)
+                    name = name or function.replace("_", "-")
+                    if name not in seen:
+                        yield Declared(name, f"{package}.{file.stem}", function, line)
+                    seen.add(name)
 
 
 def build(arguments: Sequence[str]) -> App:
-    """Return the application, with the one command that the arguments name opened."""
-    asked = [argument for argument in arguments if not argument.startswith("-")][:2]
+    """Return the application, with the one command that the arguments name opened.
+
+    Raises:
+        InputError: there is no such command.
+    """
+    asked = [argument for argument in arguments[:2] if not argument.startswith("-")]
+    known = list(declared())
+    names = [each.name for each in known] + [*GROUPS]
+    if asked and asked[0] not in names:
+        near = difflib.get_close_matches(asked[0], names, n=1)
+        raise InputError(f"no command {asked[0]!r}; " + (f"did you mean {near[0]!r}?" if near else "see coderl --help"))
     app = App(
         name="coderl",
         help="Code models that learn from their compiler errors and unit tests.",
         version=coderl.__version__,
-        help_format="markdown",
-        default_parameter=Parameter(consume_multiple=True),
+        help_format="plaintext",
+        default_parameter=MANY,
+        suppress_keyboard_interrupt=False,
     )
     groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
-    for each in declared():
+    for each in known:
         group, _, name = each.name.rpartition(" ")
         parent = groups[group] if group else app
         if asked == each.name.split() or (not group and asked[:1] == [each.name]):
@@ -75,19 +90,17 @@ def _open(each: Declared) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a person got wrong is one line and exit status 2, a broken sandbox 3."""
-    from pydantic import ValidationError
-
     arguments = spread_lists(sys.argv[1:] if arguments is None else arguments)
     try:
         how = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
-        build(arguments)(arguments, suppress_keyboard_interrupt=False, **how)
-    except (InputError, cyclopts.CycloptsError, ValidationError) as error:
+        build(arguments)(arguments, **how)
+    except (InputError, cyclopts.CycloptsError) as error:
         _fail(2, _one_line(error))
     except SandboxError as error:
         _fail(3, f"the sandbox failed: {error}")
     except KeyboardInterrupt:
         _fail(130, "stopped; the same command continues")
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ValueError) as error:
         _fail(*_failure(error))
 
 
@@ -95,6 +108,8 @@ def _failure(error: Exception) -> tuple[int, str]:
     """Return the status and the line for what is nobody's mistake: a full disk, no memory, a training that diverged."""
     if type(error).__name__ == "TrainingError":
         return 4, str(error)
+    if type(error).__name__ == "ValidationError":
+        return 2, _one_line(error)
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return 1, f"out of memory; the same command continues, best with smaller batches ({text[:200]})"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -16,7 +15,6 @@ from coderl import records
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.problems import jsonl
 from coderl.problems.miniapps import data as miniapps
-from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.stage import command
 from coderl.types import Outcome
@@ -100,22 +98,6 @@ def problems_convert(
     problems = data.load(source, split=split, limit=limit, num_shown_tests=num_shown_tests)
     jsonl.write(out, problems)
     print(f"{len(problems)} problems in {out}")
-
-
-@command("extract-examples")
-def extract_examples(source: Path, *, rules: Literal["default", "legacy"] = "default", write: bool = False) -> None:
-    """Print the example tests that problem statements show, as JSON; one line a problem folder.
-
-        coderl extract-examples data/APPS/test
-        coderl extract-examples data/APPS/test --rules legacy --write
-
-    Args:
-        source: An APPS problem folder, or a folder of them.
-        rules: `legacy` follows the original's notebook, flaws included.
-        write: Also write `example_input_output.json` into each problem folder, as the original does.
-    """
-    for found in stages.extract_examples(source, rules=rules, write=write):
-        print(json.dumps(found, ensure_ascii=False))
 
 
 @command("problems overlap")

@@ -106,7 +106,7 @@ def report(run_dir: Path) -> None:
     """
     config = RunConfig.model_validate(records.read_json(run_dir / RECIPE))
     test = data.load(run_dir / "problems" / "test.jsonl")
-    print(summary.write_report(run_dir, config, test, config.rounds.num_rounds, Reporter()))
+    print(summary.write_report(run_dir, config, test, Reporter()))
 
 
 @command("verify-resume")

@@ -1,4 +1,4 @@
-"""Samples files as HumanEval and EvalPlus use them: read as the programs of a stage, and their verdicts written back."""
+"""Samples files as HumanEval and EvalPlus use them: read as programs of a stage, their verdicts written back."""
 
 from __future__ import annotations
 

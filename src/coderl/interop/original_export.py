@@ -34,8 +34,11 @@ from coderl.types import (
     Outcome,
     Problem,
     Program,
+    ProgramKey,
     ProgramKind,
+    Score,
     StdinTest,
+    Verdict,
 )
 
 _CODES = {outcome: code for code, outcome in RESULTS.items()}

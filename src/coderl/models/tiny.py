@@ -96,10 +96,10 @@ def tiny_t5(
         d_ff=d_ff or 4 * d_model,
         d_kv=d_kv or d_model // num_heads,
         dropout_rate=dropout,
-        padtoken_id=token_id(tokenizer, "pad"),
-        eostoken_id=token_id(tokenizer, "eos"),
+        pad_token_id=token_id(tokenizer, "pad"),
+        eos_token_id=token_id(tokenizer, "eos"),
     )
-    config.decoder_starttoken_id = config.padtoken_id
+    config.decoder_start_token_id = config.pad_token_id
     return LanguageModel(_untrained(T5ForConditionalGeneration, config, seed), tokenizer).eval()
 
 
@@ -122,9 +122,9 @@ def tiny_llama(
         num_key_value_heads=num_heads,
         intermediate_size=d_ff or 4 * d_model,
         max_position_embeddings=max_positions,
-        padtoken_id=token_id(tokenizer, "pad"),
-        bostoken_id=token_id(tokenizer, "bos"),
-        eostoken_id=token_id(tokenizer, "eos"),
+        pad_token_id=token_id(tokenizer, "pad"),
+        bos_token_id=token_id(tokenizer, "bos"),
+        eos_token_id=token_id(tokenizer, "eos"),
         tie_word_embeddings=True,
     )
     return LanguageModel(_untrained(LlamaForCausalLM, config, seed), tokenizer).eval()

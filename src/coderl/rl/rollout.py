@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from coderl.critic.lines import token_texts
+from coderl.critic.lines import first_line, token_texts
 from coderl.models.lm import LanguageModel
 from coderl.rl import returns
 from coderl.rl.settings import ReturnsConfig
@@ -71,15 +71,10 @@ def token_lines(model: LanguageModel, program: Program) -> list[int]:
     A token that opens a line with the line end before it counts to the line it opens. Where the code is not a part of
     the text (a starter was put before it), both end together. What stands before the code is on line 0 or below.
     """
-    text = model.decode(program.tokens)
-    code = program.code.strip()
-    leading = program.code[: len(program.code) - len(program.code.lstrip())].count("\n")
-    if code and code in text:
-        first = 1 + leading - text[: text.index(code)].count("\n")
-    else:
-        first = 1 + program.code.rstrip().count("\n") - text.rstrip().count("\n")
+    texts = token_texts(model, program.tokens)
+    first = first_line("".join(texts), program.code)
     lines = []
-    for new in token_texts(model, program.tokens):
+    for new in texts:
         opened = len(new) - len(new.lstrip())
         lines.append(first + new[:opened].count("\n"))
         first += new.count("\n")

@@ -25,6 +25,7 @@ from coderl.stages.console import Reporter
 from coderl.stages.critic_sample import critic_sample
 from coderl.stages.execute import execute
 from coderl.stages.gather import gather
+from coderl.stages.illustrate import illustrate
 from coderl.stages.init import init
 from coderl.stages.pretrain import pretrain
 from coderl.stages.rank import rank
@@ -96,7 +97,7 @@ def run(config: RunConfig, folder: Path, reporter: Reporter) -> Path:
         this.config = _with_store(config, folder)
         method(this)
         records.write_json(folder / RECIPE, config.model_dump(mode="json"))
-        return write_report(folder, this.config, splits.test, config.rounds.num_rounds, reporter)
+        return write_report(folder, this.config, splits.test, reporter)
 
 
 def plan(config: RunConfig) -> list[str]:
@@ -182,6 +183,7 @@ def reinforced(run: Run, warm: Path | str) -> Path | str:
     _judge(run, selection, WARM_START, warm)
     drawn: list[Pool] = []
     replay: list[Pool] = []
+    name, pool = "", None
     for index in range(rounds.num_rounds):
         name = f"round-{index:02d}"
         chosen = [order[(index * size + i) % len(order)] for i in range(size)]
@@ -195,6 +197,9 @@ def reinforced(run: Run, warm: Path | str) -> Path | str:
         actor = _updated(run, name, actor, warm, replay)
         if _judge(run, selection, name, actor):
             break
+    if pool is not None and pool.scores:
+        shown = {"programs": pool.programs, "verdicts": pool.verdicts, "where": name, "prompt": config.prompt}
+        run.do(illustrate, f"{name}/illustrate", critic=critic, problems=bare(pool.problems), **shown)
     if selection is None or not selection.rates:
         return actor
     return selection.actors[selection.kept]
@@ -338,6 +343,9 @@ def compare_search(run: Run, actor: Path | str, critic: Path, found: Path) -> No
         run.do(execute, f"{place}/{name}/execute", programs=programs, **judged)
         ranked = {"problems": bare(splits.test), "execution": config.execution, "seed": run.seed("rank")}
         run.do(rank, f"{place}/{name}/rank", programs=programs, critic=critic, prompt=config.prompt, **ranked)
+    shown = {"problems": bare(splits.test), "choose": "crashes", "where": "critic sampling, binary critic"}
+    searched = {"programs": run.folder / place / "searched/sample", "verdicts": run.folder / place / "searched/execute"}
+    run.do(illustrate, f"{place}/searched/illustrate", critic=critic, prompt=config.prompt, **searched, **shown)
 
 
 # ----------------------------------------------------------------------------------------------------------- control

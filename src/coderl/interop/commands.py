@@ -1,4 +1,4 @@
-"""Commands for the files and checkpoints of the original."""
+"""Commands that write the original's files and read its checkpoints."""
 
 from __future__ import annotations
 
