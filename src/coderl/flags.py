@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cyclopts import Parameter
 
-MANY = Parameter(consume_multiple=True)
+MANY = Parameter(consume_multiple=True, negative_iterable=())
 """A list takes all values that follow its flag: `-k 1 5`."""
 
 

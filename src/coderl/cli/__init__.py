@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +77,8 @@ def build(arguments: Sequence[str]) -> App:
         group, _, name = each.name.rpartition(" ")
         parent = groups[group] if group else app
         if asked == each.name.split() or (not group and asked[:1] == [each.name]):
-            parent.command(_open(each), name=name)
+            function = _open(each)
+            parent.command(function, name=name, help=_help(inspect.getdoc(function) or ""))
         else:
             parent.command(f"{each.module}:{each.function}", name=name, help=each.help)
     for group in groups.values():
@@ -86,6 +89,20 @@ def build(arguments: Sequence[str]) -> App:
 def _open(each: Declared) -> Any:
     found = getattr(importlib.import_module(each.module), each.function)
     return found.command() if hasattr(found, "command") else found
+
+
+def _help(doc: str) -> str:
+    """Return what `--help` says before the flags: paragraphs in one line each, examples so that they can be copied."""
+    described = re.split(r"^(?:Args|Raises|Source|Deviation):", doc, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    paragraphs = described.split("\n\n")
+    return "\n\n".join(_examples(p) if p.startswith(" ") else " ".join(p.split()) for p in paragraphs)
+
+
+def _examples(block: str) -> str:
+    """Return example commands broken anew, at blanks, into lines that an 80-column terminal shows whole."""
+    commands = block.replace("\\\n", " ").split("\n")
+    how = {"width": 76, "subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(" \\\n".join(textwrap.wrap(" ".join(line.split()), **how)) for line in commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -56,7 +56,7 @@ class Found:
 class OriginalInput(Input):
     """A folder in which the original's scripts left files: those, and nothing beside them."""
 
-    def digest(self, value: Any) -> Any:
+    def hash_of(self, value: Any) -> str:
         """Return the hash of the original's files in the folder.
 
         Raises:

@@ -29,14 +29,12 @@ PACKED = ".packed"
 class CorpusInput(Input):
     """A finished corpus: what its manifest names."""
 
-    def digest(self, value: Any) -> Any:
+    def hash_of(self, value: Any) -> str:
         """Return the hash of what the corpus holds.
 
         Raises:
             InputError: it is not there, or not finished.
         """
-        if value is None:
-            return None
         if not (value / records.MANIFEST).exists() or not _shards(value, "train"):
             raise InputError(f"{value}: not a finished corpus (coderl build-corpus FOLDER... --out {value} makes one)")
         missing = [

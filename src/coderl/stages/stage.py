@@ -54,15 +54,23 @@ class Input:
             return None
         if isinstance(value, list | tuple):
             return [self.digest(each) for each in value]
+        return self.hash_of(value)
+
+    def hash_of(self, value: Any) -> str:
+        """Return the content hash of one input that is given.
+
+        Raises:
+            InputError: it is not there.
+        """
         return records.hash_path(Path(value) / self.table if self.table else Path(value))
 
 
 class ModelInput(Input):
     """A model: a folder, whose content counts, or a name on a hub."""
 
-    def digest(self, value: Any) -> Any:
+    def hash_of(self, value: Any) -> str:
         """Return the content hash of the folder, or the name."""
-        return super().digest(value) if value is None or Path(value).exists() else f"hub:{value}"
+        return records.hash_path(Path(value)) if Path(value).exists() else f"hub:{value}"
 
 
 @dataclass(frozen=True, slots=True)
