@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coderl.stages.tables import programs_of, verdicts_of
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +41,6 @@ from coderl.stages.console import Reporter
 from coderl.stages.rank import rank_programs
 from coderl.stages.run import RECIPE, run
 from coderl.stages.search_report import of_samples, of_search
-from coderl.stages.tables import programs_of, verdicts_of
 from coderl.types import (
     InputError,
     LabelledProblem,

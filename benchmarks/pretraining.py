@@ -27,11 +27,11 @@ from statistics import fmean
 import torch
 
 from coderl import records, tables
-from coderl.training.packed import CorpusFile
 from coderl.engines import transformers as sampling
 from coderl.engines.settings import SamplingConfig
 from coderl.evaluation.pass_at_k import paired_difference
 from coderl.models.lm import LanguageModel
+from coderl.training.packed import CorpusFile
 
 Scores = dict[str, dict[str, float]]
 """Measure -> function's file -> mean over its continuations."""

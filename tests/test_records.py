@@ -77,11 +77,11 @@ def test_a_table_of_other_rows_is_refused_by_name(tmp_path: Path):
 
 
 def test_a_stage_is_complete_only_after_finish_and_as_long_as_its_files_are_there(tmp_path: Path):
-    stage = records.Stage.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
+    stage = records.StageFolder.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
     records.write_text(stage.path / "out.txt", "x")
     assert not stage.is_complete
     stage.finish(num_programs=1)
-    again = records.Stage.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
+    again = records.StageFolder.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
     assert again.is_complete
     assert again.facts == {"num_programs": 1}
     (stage.path / "out.txt").unlink()
@@ -94,24 +94,24 @@ def test_a_stage_is_complete_only_after_finish_and_as_long_as_its_files_are_ther
     [({"n": 2}, {"model": "abc"}, "n: 1 then, 2 now"), ({"n": 1}, {"model": "xyz"}, 'model: "abc" then, "xyz" now')],
 )
 def test_stale_work_is_refused_with_what_changed(tmp_path: Path, finished: bool, config: dict, inputs: dict, said: str):
-    stage = records.Stage.open(tmp_path / "s", config={"n": 1}, inputs={"model": "abc"})
+    stage = records.StageFolder.open(tmp_path / "s", config={"n": 1}, inputs={"model": "abc"})
     if finished:
-        stage.finish()
+        stage.finish({})
     with pytest.raises(InputError, match=said):
-        records.Stage.open(tmp_path / "s", config=config, inputs=inputs)
+        records.StageFolder.open(tmp_path / "s", config=config, inputs=inputs)
 
 
 def test_a_setting_that_is_new_and_off_refuses_no_work(tmp_path: Path):
-    records.Stage.open(tmp_path / "s", config={"optim": {"n": 1}}).finish()
-    assert records.Stage.open(tmp_path / "s", config={"optim": {"n": 1, "new": None}}).is_complete
+    records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1}}).finish({})
+    assert records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": None}}).is_complete
     with pytest.raises(InputError, match=r"\(optim.new: null then, 0 now\)"):
-        records.Stage.open(tmp_path / "s", config={"optim": {"n": 1, "new": 0}})
+        records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": 0}})
 
 
 def test_the_content_hash_follows_the_bytes_and_not_the_facts(tmp_path: Path):
     hashes = []
     for name, text, fact in [("a", "x", 1), ("b", "x", 2), ("c", "y", 1)]:
-        stage = records.Stage.open(tmp_path / name, config={})
+        stage = records.StageFolder.open(tmp_path / name, config={})
         records.write_text(stage.path / "out.txt", text)
         stage.finish(fact=fact)
         hashes.append(stage.content_hash)

@@ -252,10 +252,10 @@ class StageFolder:
         self.request = request
 
     @classmethod
-    def open(cls, path: Path, *, config: Any, inputs: dict[str, str]) -> StageFolder:
+    def open(cls, path: Path, *, config: Any, inputs: Any) -> StageFolder:
         """Return the stage's folder at `path`, new, half done or complete.
 
-        `config` is any JSON value; `inputs` maps a name to the content hash of what the stage reads.
+        `config` is any JSON value; `inputs` maps a name to the content hash, or hashes, of what the stage reads.
 
         Raises:
             InputError: the folder holds the work of another request (a stale input or a changed setting).

@@ -78,6 +78,11 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}[hint]
 
 
+def schema_of(row_type: Any) -> pa.Schema:
+    """Return the Arrow schema of a table whose rows are of a type."""
+    return _schema(columns_of(row_type))
+
+
 def _schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([(column.name, _arrow_type(column.hint)) for column in columns])
 

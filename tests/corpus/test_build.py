@@ -7,11 +7,11 @@ import pytest
 
 from coderl import records, tables
 from coderl.corpus import DroppedFile
-from coderl.training.packed import CorpusFile
 from coderl.corpus import build as corpus
 from coderl.corpus.build import CorpusConfig, build, held_out_projects
 from coderl.stages import stages
 from coderl.stages.console import Reporter
+from coderl.training.packed import CorpusFile
 from coderl.types import InputError
 
 QUIET = Reporter(quiet=True)

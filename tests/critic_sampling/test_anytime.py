@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from coderl.evaluation.anytime import METRICS, Attempt
+from coderl.stages.tables import VerdictRow
 
 from coderl import tables
 from coderl.critic_sampling.candidates import CandidateRow
 from coderl.evaluation import anytime
-from coderl.evaluation.anytime import METRICS, Attempt
 from coderl.stages.rank import Ranked
-from coderl.stages.tables import VerdictRow
 from coderl.types import (
     Outcome,
     Program,

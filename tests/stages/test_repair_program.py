@@ -5,7 +5,6 @@ import json
 import pytest
 
 from coderl.critic.lines import line_values, token_texts
-from coderl.critic.values import CriticScore
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.engines.actor import Actor
 from coderl.execution import ExecutionConfig
@@ -16,6 +15,7 @@ from coderl.types import (
     Outcome,
     Problem,
     Program,
+    Score,
     StdinTest,
 )
 
@@ -56,7 +56,7 @@ class Critic(PrefixScorer):
         for _, program in items:
             seen = ["[" in self.model.decode(program.tokens[: t + 1]) for t in range(len(program.tokens))]
             rows = tuple((0.8, 0.2) if bad else (0.1, 0.9) for bad in seen)
-            scores.append(CriticScore(rows[-1], rows))
+            scores.append(Score(rows[-1], rows))
         return scores
 
 

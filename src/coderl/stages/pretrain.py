@@ -35,14 +35,21 @@ class CorpusInput(Input):
         Raises:
             InputError: it is not there, or not finished.
         """
-        if not (value / records.MANIFEST).exists() or not _shards(value, "train"):
-            raise InputError(f"{value}: not a finished corpus (coderl build-corpus FOLDER... --out {value} makes one)")
-        missing = [
-            name for name in records.read_json(value / records.MANIFEST)["outputs"] if not (value / name).exists()
-        ]
-        if missing:
-            raise InputError(f"{value}: {missing[0]} is missing")
+        refuse_unfinished(value)
         return records.hash_stage(value)
+
+
+def refuse_unfinished(corpus: Path) -> None:
+    """Refuse a folder that is no corpus, or one of which a part is missing.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not (corpus / records.MANIFEST).exists() or not _shards(corpus, "train"):
+        raise InputError(f"{corpus}: not a finished corpus (coderl build-corpus FOLDER... --out {corpus} makes one)")
+    missing = [name for name in records.read_json(corpus / records.MANIFEST)["outputs"] if not (corpus / name).exists()]
+    if missing:
+        raise InputError(f"{corpus}: {missing[0]} is missing")
 
 
 @stage
@@ -82,6 +89,8 @@ def pretrain(
     objectives = [(name, optim) for name, optim in asked if optim is not None]
     if not objectives:
         raise InputError("nothing to do: give settings of masked_span or next_token, such as --next-token.num-epochs 1")
+    if config.corpus:
+        refuse_unfinished(config.corpus)
     model = own_language_model(actor)
     facts: Facts = {}
     if config.corpus:

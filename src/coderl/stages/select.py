@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 
 from coderl import records
-from coderl.evaluation.pass_at_k import estimate
 from coderl.recipe import SelectionConfig
 
 SELECTION = "selection.json"
@@ -78,9 +78,10 @@ def choose(rates: Mapping[str, Rates]) -> str:
 
 
 def _is_worse(rates: Rates, best: Rates) -> bool:
-    lead = estimate([best[p] - rates[p] for p in best.keys() & rates.keys()])
-    return lead.mean > (lead.standard_error or 0.0)
+    leads = [best[p] - rates[p] for p in sorted(best.keys() & rates.keys())]
+    standard_error = stdev(leads) / len(leads) ** 0.5 if len(leads) > 1 else 0.0
+    return fmean(leads) > standard_error if leads else False
 
 
 def _mean(rates: Rates) -> float:
-    return estimate(list(rates.values())).mean
+    return fmean(rates.values()) if rates else 0.0
