@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from coderl import records
+from coderl.critic_sampling import anytime
+from coderl.critic_sampling.anytime import METRICS, Attempt
 from coderl.critic_sampling.candidates import CandidateRow
-from coderl.evaluation import anytime
-from coderl.evaluation.anytime import METRICS, Attempt
-from coderl.stages.rank import Ranked
-from coderl.stages.tables import VerdictRow
+from coderl.stages.search_report import of_samples, of_search
+from coderl.stages.tables import Ranked, VerdictRow
 from coderl.types import (
     Outcome,
     Program,
@@ -94,7 +94,7 @@ def test_searches_and_samples_are_read_from_their_stages(tmp_path: Path):
     ]
     records.PartedTable(tmp_path / "rank" / "rankings", Ranked).write(0, ranked)
     verdicts = {("p", "sample", 0): VerdictRow.of(rows[0], Verdict(PASS))}
-    found = anytime.of_samples(tmp_path, verdicts, tmp_path / "rank")["p"]
+    found = of_samples(tmp_path, verdicts, tmp_path / "rank")["p"]
     assert [(a.num_tokens, a.passes, a.is_correct, a.behaviour) for a in found] == [
         (3, True, True, ("0",)),
         (5, False, False, ()),
@@ -104,9 +104,9 @@ def test_searches_and_samples_are_read_from_their_stages(tmp_path: Path):
         for i, (r, spent) in enumerate(zip(rows, (3, 5), strict=True))
     ]
     records.PartedTable(tmp_path / "candidates", CandidateRow).write(0, candidates)
-    searched = anytime.of_search(tmp_path, verdicts, tmp_path / "rank")["p"]
+    searched = of_search(tmp_path, verdicts, tmp_path / "rank")["p"]
     assert [(a.num_tokens, a.passes, a.is_correct, a.program_value) for a in searched] == [
         (3, True, True, 0.7),
         (5, True, False, None),
     ]
-    assert [a.program_value for a in anytime.of_search(tmp_path, verdicts)["p"]] == [0.5, 0.5]
+    assert [a.program_value for a in of_search(tmp_path, verdicts)["p"]] == [0.5, 0.5]

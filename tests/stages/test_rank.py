@@ -8,8 +8,8 @@ from coderl import records
 from coderl.execution import ExecutionConfig
 from coderl.prompts import PromptConfig
 from coderl.stages.console import Reporter
-from coderl.stages.rank import Ranked, rank_programs, rankings
-from coderl.stages.tables import VerdictRow
+from coderl.stages.rank import rank_programs
+from coderl.stages.tables import Ranked, VerdictRow, rankings
 from coderl.types import (
     LabelledProblem,
     Outcome,

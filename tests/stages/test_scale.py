@@ -141,4 +141,4 @@ def test_mbpp_by_a_model_of_apps_without_training(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit) as stopped:
         main([*judged, "-k", "80", "1000"])
     assert stopped.value.code == 2
-    assert "k=1000: no problem has more than 6 programs with a verdict" in capsys.readouterr().err
+    assert "k=1000 is left out: 2 of 2 problems hold fewer programs, the fewest 6" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coderl import records
-from coderl.stages.report import problem_counts
+from coderl.stages.evaluate import problem_counts
 from coderl.stages.tables import VerdictRow, numbered, outcome_counts
 from coderl.types import (
     InputError,

@@ -225,7 +225,8 @@ def lines_of(texts: Sequence[str], values: Sequence[float]) -> list[list[tuple[s
         if left <= 0:
             lines.append([("... cut here", None)])
             break
-    return [[(text, value) for text, value in line if text] for line in lines]
+    shown = [[(text, value) for text, value in line if text] for line in lines]
+    return shown if shown[-1] else shown[:-1]
 
 
 def tint(value: float | None) -> str:
@@ -254,7 +255,7 @@ def _points(value: float) -> str:
 
 
 def closing_table(data: ReportData) -> TerminalTable:
-    """Return the headline numbers over all problems as a table for the terminal."""
+    """Return the headline numbers over all problems as a table for the terminal, the first with its interval."""
     table = TerminalTable(title=f"{data.title}: % of problems (95% interval)", title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("decoding")
@@ -262,7 +263,10 @@ def closing_table(data: ReportData) -> TerminalTable:
     for metric in metrics:
         table.add_column(metric, justify="right")
     for row in data.rows:
-        cells = [percent(row.summary.scores.get(metric, {}).get(ALL)) for metric in metrics]
+        found = [row.summary.scores.get(metric, {}).get(ALL) for metric in metrics]
+        cells = [
+            percent(e) if m == CHART_METRIC else percent(e).split(" ")[0] for m, e in zip(metrics, found, strict=True)
+        ]
         style = "dim" if row.is_control else "bold"
         table.add_row(_plain(row.stage), _plain(row.decoding), *cells, style=style)
     table.caption, table.caption_justify = _plain("\n".join([finding(data), *data.warnings]).strip()), "left"
