@@ -69,6 +69,7 @@ def test_a_character_of_three_tokens_belongs_to_the_last():
     euro = list("€".encode())
     assert token_texts(ByteDecoder(), [0x61, *euro, 256]) == ["a", "", "", "€", ""]
     assert token_texts(ByteDecoder(), [0x61, *euro[:2], 256]) == ["a", "", "", "\ufffd"]
+    assert token_texts(ByteDecoder(), [euro[0], *[256] * 9, *euro[1:]]) == [*[""] * 11, "€"]  # special tokens between
 
 
 def test_the_work_grows_with_the_program_and_not_with_its_square():
