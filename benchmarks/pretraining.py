@@ -26,8 +26,8 @@ from statistics import fmean
 
 import torch
 
-from coderl import records
-from coderl.corpus import CorpusFile
+from coderl import records, tables
+from coderl.training.packed import CorpusFile
 from coderl.engines import transformers as sampling
 from coderl.engines.settings import SamplingConfig
 from coderl.evaluation.pass_at_k import paired_difference
@@ -109,7 +109,7 @@ def differences(table: dict[tuple[str, str], Scores], at: str) -> dict[str, dict
 
 def tasks_of(corpus: Path, model: LanguageModel, num_files: int) -> list[Task]:
     """One function or class of each file, the files in an order that their names decide."""
-    files = sorted(records.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
+    files = sorted(tables.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
     tasks = []
     for file in files:
         heads = [head for node in ast.parse(file.text).body if (head := _head(node, file.text, model)) is not None]

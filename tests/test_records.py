@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.types import (
     InputError,
     Outcome,
@@ -33,13 +33,13 @@ ROWS = [
 
 
 def test_rows_come_back_as_they_went_in(tmp_path: Path):
-    records.write_table(tmp_path / "t.parquet", ROWS, Row)
-    assert list(records.read_table(tmp_path / "t.parquet", Row)) == ROWS
+    tables.write_table(tmp_path / "t.parquet", ROWS, Row)
+    assert list(tables.read_table(tmp_path / "t.parquet", Row)) == ROWS
 
 
 def test_a_lone_surrogate_in_a_program_does_not_break_the_table(tmp_path: Path):
-    records.write_table(tmp_path / "t.parquet", [Program("p", 0, "x = '\ud800'")], Program)
-    (row,) = records.read_table(tmp_path / "t.parquet", Program)
+    tables.write_table(tmp_path / "t.parquet", [Program("p", 0, "x = '\ud800'")], Program)
+    (row,) = tables.read_table(tmp_path / "t.parquet", Program)
     assert row.code == "x = '?'"
 
 
@@ -49,12 +49,12 @@ def test_a_table_that_fails_half_way_leaves_nothing(tmp_path: Path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        records.write_table(tmp_path / "t.parquet", rows(), Row, group_size=1)
+        tables.write_table(tmp_path / "t.parquet", rows(), Row, group_size=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_are_read_in_order_and_a_missing_one_is_known(tmp_path: Path):
-    table = records.PartedTable(tmp_path / "programs", Row)
+    table = tables.PartedTable(tmp_path / "programs", Row)
     table.write(1, ROWS[1:])
     assert (table.has(0), table.has(1)) == (False, True)
     table.write(0, ROWS[:1])
@@ -67,13 +67,13 @@ def test_a_broken_or_missing_table_is_one_line(tmp_path: Path, content: bytes | 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=word):
-        list(records.read_table(path, Row))
+        list(tables.read_table(path, Row))
 
 
 def test_a_table_of_other_rows_is_refused_by_name(tmp_path: Path):
-    records.write_table(tmp_path / "t.parquet", [Program("p", 0, "x")], Program)
+    tables.write_table(tmp_path / "t.parquet", [Program("p", 0, "x")], Program)
     with pytest.raises(InputError, match="outcome"):
-        list(records.read_table(tmp_path / "t.parquet", Row))
+        list(tables.read_table(tmp_path / "t.parquet", Row))
 
 
 def test_a_stage_is_complete_only_after_finish_and_as_long_as_its_files_are_there(tmp_path: Path):

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Dict as FromDict
 from pydantic import Field, ValidationError
 
 from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.settings import SampleConfig, SamplingConfig
 from coderl.execution import ExecutionConfig
+from coderl.flags import MANY, spread_lists
 from coderl.models.settings import TinyConfig
 from coderl.prompts import PromptConfig
 from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
-from coderl.settings import Config, Count, explain
+from coderl.settings import Config, Count, Reads, explain
 from coderl.training.settings import CriticConfig, PretrainConfig, RepairConfig, WarmStartConfig
 from coderl.types import InputError
+
+RECIPE = "recipe.json"
+"""The resolved configuration of a run; one that is refused does not replace it."""
 
 
 class ProblemsConfig(Config):
     """Which problems train, validate and test; the three never overlap."""
 
-    source: str = "miniapps"
+    source: Annotated[str, Reads()] = "miniapps"
     """A file or folder of problems, `miniapps`, or `hub:owner/name`."""
-    test_source: str | None = None
+    test_source: Annotated[str | None, Reads()] = None
     """Where the test problems are, if elsewhere."""
     train_split: str = "train"
     validation_split: str = "validation"
@@ -118,7 +125,7 @@ class RunConfig(Config):
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the run that a TOML recipe and dotted flags (`--warm-start.learning-rate 1e-4`) describe.
+    """Return the run that a TOML recipe and dotted flags (`--warm-start.optim.learning-rate 1e-4`) describe.
 
     Raises:
         InputError: the file is missing or not TOML, a key is unknown, or a value is not what its key takes.
@@ -129,40 +136,42 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise InputError(f"{path}: no such recipe") from None
     except (ValueError, RecursionError, IsADirectoryError) as error:  # also of a number of too many digits
         raise InputError(f"{path}: not a TOML recipe ({error})") from None
-    for name, value in _flags(overrides):
-        _set(settings, name, value)
     try:
-        return RunConfig.model_validate(settings)
+        config = RunConfig.model_validate(settings)
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error, RunConfig)}") from None
+    return with_flags(config, settings, overrides) if overrides else config
 
 
-def _flags(tokens: Sequence[str]) -> list[tuple[str, Any]]:
-    pairs, rest = [], list(tokens)
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--"):
-            raise InputError(f"{flag!r}: expected a flag such as --warm-start.learning-rate 1e-4")
-        name, equals, value = flag[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise InputError(f"{flag}: expected a value after it")
-            value = rest.pop(0)
-        pairs.append((name.replace("-", "_"), _literal(value)))
-    return pairs
+def with_flags(config: RunConfig, settings: dict[str, Any], flags: Sequence[str]) -> RunConfig:
+    """Return the run with some settings given anew by flags, parsed as those of any command.
 
+    Args:
+        config: what the settings are without flags.
+        settings: as the recipe gives them.
+        flags: `--rounds.num-rounds 3`, `--rounds.num-rounds=3` or `rounds.num_rounds=3`.
 
-def _literal(text: str) -> Any:
+    Raises:
+        InputError: a flag is unknown or does not take its value.
+    """
+    app = App(
+        default_parameter=MANY,
+        config=FromDict(settings, source="the recipe", use_commands_as_keys=False),
+        help_flags=(),
+        version_flags=(),
+    )
+
+    @app.default
+    def collect(*, config: Annotated[RunConfig, Parameter(name="*")] = config) -> RunConfig:
+        return config
+
+    dashed = [f"--{flag}" if re.match(r"[a-z][\w.]*=", flag) else flag for flag in spread_lists(flags)]
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return None if text.lower() == "none" else text
-
-
-def _set(settings: dict[str, Any], name: str, value: Any) -> None:
-    *parents, last = name.split(".")
-    for parent in parents:
-        settings = settings.setdefault(parent, {})
-        if not isinstance(settings, dict):
-            raise InputError(f"--{name}: {parent} is a value, not a group of settings")
-    settings[last] = value
+        return app(dashed, exit_on_error=False, print_error=False, result_action="return_value")
+    except ValidationError as error:
+        raise InputError(explain(error, RunConfig)) from None
+    except CycloptsError as error:
+        cause = error.__cause__
+        raise InputError(
+            explain(cause, RunConfig) if isinstance(cause, ValidationError) else " ".join(str(error).split())
+        ) from None

@@ -7,10 +7,13 @@ import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+
+from coderl import records
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -20,6 +23,11 @@ class Incidental:
     """Marks a setting that does not decide a stage's result: a change of it does not make an old result stale."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Marks a setting that names a file or folder: what is in there decides a stage's result, and not its name."""
 
 
 class Config(BaseModel):
@@ -43,15 +51,21 @@ def _takes_none(annotation: Any) -> bool:
 
 
 def decisive(value: Any) -> Any:
-    """Return settings as JSON values, without those that are declared `Incidental`."""
+    """Return settings as JSON values: none that is `Incidental`, and the hash of what one `Reads` in its place."""
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {name: decisive(getattr(value, name)) for name, field in fields.items() if not is_incidental(field)}
+        fields = {n: f for n, f in type(value).model_fields.items() if not is_incidental(f)}
+        return {name: _decisive_field(getattr(value, name), field) for name, field in fields.items()}
     if isinstance(value, dict):
         return {str(key): decisive(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [decisive(inner) for inner in value]
     return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _decisive_field(value: Any, field: FieldInfo) -> Any:
+    if any(isinstance(mark, Reads) for mark in field.metadata) and value is not None and Path(value).exists():
+        return records.hash_stage(Path(value))
+    return decisive(value)
 
 
 def is_incidental(field: FieldInfo) -> bool:

@@ -16,7 +16,7 @@ from coderl.critic_sampling.candidates import (
 )
 from coderl.critic_sampling.search import critic_sample, critic_sample_many
 from coderl.critic_sampling.settings import CriticSamplingConfig
-from coderl.records import read_table, write_table
+from coderl.tables import read_table, write_table
 from coderl.types import (
     LabelledProblem,
     Outcome,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coderl import records
+from coderl import tables
 from coderl.cli import main
 from coderl.evaluation import paper
 from coderl.problems import jsonl
@@ -49,11 +49,11 @@ def write_run(folder, difficulty):
     (folder / "programs").mkdir()
     (folder / "verdicts").mkdir()
     outcomes = (Outcome.PASSED_TEST, Outcome.FAILED_TEST)
-    records.write_table(folder / "programs" / "part-000000.parquet", [Program("0001", i, "x") for i in (0, 1)], Program)
+    tables.write_table(folder / "programs" / "part-000000.parquet", [Program("0001", i, "x") for i in (0, 1)], Program)
     rows = [
         VerdictRow("0001", ProgramKind.SAMPLE, i, o, None, "", None, (), "unsafe", None) for i, o in enumerate(outcomes)
     ]
-    records.write_table(folder / "verdicts" / "part-000000.parquet", rows, VerdictRow)
+    tables.write_table(folder / "verdicts" / "part-000000.parquet", rows, VerdictRow)
     return ["evaluate", "--programs", str(folder), "--verdicts", str(folder), "--problems", str(folder / "p.jsonl"),
             "-k", "1", "--against", "paper"]  # fmt: skip
 

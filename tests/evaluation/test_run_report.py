@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.cli import main
+from coderl.evaluation.counts import CLOCKS, JUDGED
 from coderl.evaluation.illustrations import Illustration
 from coderl.problems import jsonl
 from coderl.recipe import RunConfig
 from coderl.stages.console import Reporter
 from coderl.stages.report import write_report
-from coderl.stages.tables import VerdictRow
 from coderl.types import LabelledProblem, Outcome, Problem, Program, ProgramKind, StdinTest, Verdict
 
 PASSED, BROKEN = Outcome.PASSED_TEST, Outcome.COMPILE_ERROR
@@ -28,21 +28,21 @@ def write_stage(folder, facts, **files):
         records.write_json(folder / f"{name}.json", value)
 
 
-def write_programs(folder, outcomes, code="print(1)", kinds=None):
+def write_programs(folder, outcomes):
     """Write the samples of each problem, with a verdict each, and a greedy program that is right."""
     programs = [
-        Program(problem, index, code, kind)
+        Program(problem, index, "print(1)")
         for problem, of_problem in outcomes.items()
-        for index, kind in enumerate(kinds or [ProgramKind.SAMPLE] * len(of_problem))
+        for index in range(len(of_problem))
     ]
-    rows = [VerdictRow.of(p, Verdict(outcomes[p.problem_id][p.index], isolation="strong")) for p in programs]
+    rows = [(p.key, Verdict(outcomes[p.problem_id][p.index], isolation="strong")) for p in programs]
     for problem in outcomes:
         greedy = Program(problem, 0, "print(1)", ProgramKind.BASELINE)
         programs.append(greedy)
-        rows.append(VerdictRow.of(greedy, Verdict(PASSED, isolation="strong")))
-    records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
-    records.PartedTable(folder / "execute" / "verdicts", VerdictRow).write(0, rows)
-    counts = {u.name.lower(): sum(row.outcome is u for row in rows) for u in Outcome}
+        rows.append((greedy.key, Verdict(PASSED, isolation="strong")))
+    tables.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
+    tables.PartedTable(folder / "execute" / "verdicts", JUDGED, without=CLOCKS).write(0, rows)
+    counts = {u.name.lower(): sum(verdict.outcome is u for _, verdict in rows) for u in Outcome}
     write_stage(folder / "execute", {"outcomes": {**counts, "sandbox_fault": 0}})
 
 
@@ -108,7 +108,7 @@ def test_what_went_wrong_in_a_round_is_said(run_dir):
     outcomes = {"compile_error": 3, "runtime_error": 0, "failed_test": 1, "passed_test": 0, "sandbox_fault": 1}
     write_stage(run_dir / "round-00" / "execute", {"outcomes": outcomes})
     codes = [Program("a", i, text) for i, text in enumerate(("```python\nx\n```", "x = '```'", "y"))]
-    records.PartedTable(run_dir / "round-00" / "sample" / "programs", Program).write(0, codes)
+    tables.PartedTable(run_dir / "round-00" / "sample" / "programs", Program).write(0, codes)
     critic = {"num_held_out": 10, "accuracy": 0.5, "majority_accuracy": 0.5, "auroc": 0.6, "prefix_auroc": [0.5] * 4}
     write_stage(
         run_dir / "round-00" / "critic",
@@ -142,7 +142,7 @@ def test_programs_to_read_come_from_the_tables_of_stages(run_dir):
         for i in (1, 1, *range(2, 20))
     ]
     table = run_dir / "round-00" / "illustrate" / "illustrations"
-    records.PartedTable(table, Illustration).write(0, rows)
+    tables.PartedTable(table, Illustration).write(0, rows)
     page, _ = report_of(run_dir)
     assert page.count("<article>") == 8
 

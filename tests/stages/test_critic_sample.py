@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.cli import main
 from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import CandidateRow, SearchRow
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     jsonl.write(out / "problems.jsonl", problems)
     rows = [Program(f"p{i}", 0, code, tokens=tuple(model.encode_program(code))) for i in range(NUM_PROBLEMS)]
-    records.PartedTable(out / "first" / "programs", Program).write(0, rows)
+    tables.PartedTable(out / "first" / "programs", Program).write(0, rows)
     return out
 
 
@@ -64,8 +64,8 @@ def whole(folder: Path) -> Path:
 
 
 def test_the_stage_writes_every_candidate_what_each_search_cost_and_why_none_was_possible(whole: Path):
-    rows = list(records.read_table(whole / "candidates", CandidateRow))
-    searches = {row.problem_id: row for row in records.read_table(whole / "searches", SearchRow)}
+    rows = list(tables.read_table(whole / "candidates", CandidateRow))
+    searches = {row.problem_id: row for row in tables.read_table(whole / "searches", SearchRow)}
     kinds = {i: {r.kind for r in rows if r.problem_id == f"p{i}" and r.round == 1} for i in range(NUM_PROBLEMS)}
     assert kinds[0] == {ProgramKind.REFINED}
     assert kinds[1] == {ProgramKind.REPAIRED}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from coderl import records
-from coderl.models import tiny as tiny_models
+from coderl import tables
+from coderl.models import lm
 from coderl.rl.settings import ReturnsConfig
 from coderl.stages.examples import (
     failed_pairs,
@@ -31,8 +31,8 @@ SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
 
 @pytest.fixture(scope="module")
 def model():
-    tokenizer = tiny_models.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
-    return tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
+    tokenizer = lm.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
+    return lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
 
 
 def program(model, text, code=None, index=0):
@@ -133,8 +133,8 @@ def pool_of(folder, drawn):
     verdicts = [
         VerdictRow.of(one, Verdict(outcome, None, "")) for one, (_, _, outcome) in zip(programs, drawn, strict=True)
     ]
-    records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
-    records.PartedTable(folder / "execute" / "verdicts", VerdictRow).write(0, verdicts)
+    tables.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
+    tables.PartedTable(folder / "execute" / "verdicts", VerdictRow).write(0, verdicts)
     return folder / "sample", folder / "execute"
 
 

@@ -3,8 +3,8 @@
 import pytest
 from safetensors.numpy import load_file
 
-from coderl import records
-from coderl.corpus import CorpusFile
+from coderl import records, tables
+from coderl.training.packed import CorpusFile
 from coderl.corpus.build import CorpusConfig, build
 from coderl.models.settings import TinyConfig
 from coderl.prompts import PromptConfig
@@ -78,16 +78,16 @@ def test_no_token_of_the_corpus_is_lost(corpus, untrained, tmp_path):
     pretraining.pack_corpus(tmp_path, model, config_of(corpus), QUIET)
     for split in ("train", "validation"):
         packed = [t for window in Windows(tmp_path / split) for t in window]
-        files = [f for part in records.parts_of(corpus / split) for f in records.read_table(part, CorpusFile)]
+        files = [f for part in tables.parts_of(corpus / split) for f in tables.read_table(part, CorpusFile)]
         assert packed == [t for file in files for t in model.encode_program(file.text)]
         assert model.decode(packed) == "".join(file.text for file in files)
 
 
 def test_the_first_shards_alone(corpus, untrained, tmp_path):
     model = pretraining.LanguageModel.load(untrained)
-    assert len(records.parts_of(corpus / "train")) > 2
+    assert len(tables.parts_of(corpus / "train")) > 2
     pretraining.pack_corpus(tmp_path, model, config_of(corpus, num_shards=2), QUIET)
-    assert len(records.parts_of(tmp_path / "train")) == 2
+    assert len(tables.parts_of(tmp_path / "train")) == 2
 
 
 @pytest.mark.parametrize("objective", ["packing", "masked_span", "next_token"])
@@ -161,7 +161,7 @@ def test_a_broken_shard_is_refused(corpus, untrained, tmp_path):
 
     broken = tmp_path / "corpus"
     shutil.copytree(corpus, broken)
-    part = records.parts_of(broken / "train")[1]
+    part = tables.parts_of(broken / "train")[1]
     whole = part.read_bytes()
     part.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"part-000001\.parquet: not a readable Parquet file"):

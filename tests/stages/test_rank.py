@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import tables
 from coderl.execution import ExecutionConfig
 from coderl.prompts import PromptConfig
 from coderl.stages.console import Reporter
@@ -33,7 +33,7 @@ def programs(tmp_path: Path) -> Path:
     """Two programs that are the largest, one that is the last number, a wrong one, and one of another problem."""
     rows = [Program("a", i, code) for i, code in enumerate((LAST, LARGEST, SUM, SORTED))]
     rows += [Program("b", 0, "print(1)"), Program("a", 0, SUM, ProgramKind.BASELINE)]
-    records.PartedTable(tmp_path / "sample" / "programs", Program).write(0, rows)
+    tables.PartedTable(tmp_path / "sample" / "programs", Program).write(0, rows)
     return tmp_path / "sample"
 
 
@@ -42,7 +42,7 @@ def rank(out: Path, programs: Path, problems: list[Problem]) -> list[Ranked]:
         out, programs=programs, problems=problems, critic=None, num_inputs=6, execution=ExecutionConfig(num_workers=1),
         prompt=PromptConfig(), seed=0, reporter=Reporter(quiet=True), chunk_size=1,
     )  # fmt: skip
-    return list(records.read_table(out / "rankings", Ranked))
+    return list(tables.read_table(out / "rankings", Ranked))
 
 
 def test_programs_that_behave_alike_come_first(programs: Path, tmp_path: Path):
@@ -53,7 +53,7 @@ def test_programs_that_behave_alike_come_first(programs: Path, tmp_path: Path):
     assert [(row.example_outcome, row.place) for row in found if row.problem_id == "b"] == [(None, 0)]
     outcomes = (Outcome.FAILED_TEST, Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.PASSED_TEST)
     verdicts = [VerdictRow.of(Program("a", i, ""), Verdict(u)) for i, u in enumerate(outcomes)]
-    records.PartedTable(tmp_path / "execute" / "verdicts", VerdictRow).write(0, verdicts)
+    tables.PartedTable(tmp_path / "execute" / "verdicts", VerdictRow).write(0, verdicts)
     assert rankings(tmp_path / "rank", tmp_path / "execute", ["c", "b", "a"]) == {
         "c": [], "b": [], "a": [(True, True), (True, False), (True, True), (False, False)]
     }  # fmt: skip

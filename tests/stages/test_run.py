@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coderl import records
+from coderl import records, tables
 from coderl.models.lm import LanguageModel
 from coderl.recipe import RunConfig, load_recipe
 from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
@@ -167,7 +167,7 @@ def test_canaries_and_staleness_are_recorded(finished: Path):
     for name in ("compile_error_rate", "unique_share", "mean_tokens", "zero_return_share", "kl_to_reference"):
         assert facts[name] >= 0, name
     assert {"grad_norm_positive", "grad_norm_negative"} <= facts.keys()
-    rows = list(records.read_table(finished / "round-01" / "actor" / "samples", TrainedSample))
+    rows = list(tables.read_table(finished / "round-01" / "actor" / "samples", TrainedSample))
     assert {row.staleness for row in rows} == {0, 1}
     drawn = {p.problem_id for p in programs_of(finished / "round-00" / "sample")}
     assert {row.problem_id for row in rows if row.staleness == 1} <= drawn

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.cli import main
 from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.stages import stages
@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (problem / "input_output.json").write_text(json.dumps({"inputs": [""], "outputs": [str(i)]}))
         texts = [f"print({i if n < i % 9 else -1})" for n in range(NUM_PROGRAMS)]
         programs.append([Program(problem.name, n, text, tokens=(1, 2)) for n, text in enumerate(texts)])
-    table = records.PartedTable(folder / "sample" / "programs", Program)
+    table = tables.PartedTable(folder / "sample" / "programs", Program)
     for part in range(math.ceil(NUM_PROBLEMS / PROBLEMS_A_PART)):
         chosen = programs[part * PROBLEMS_A_PART : (part + 1) * PROBLEMS_A_PART]
         table.write(part, [program for group in chosen for program in group])
@@ -105,11 +105,11 @@ def test_a_samples_file_becomes_parts_of_bounded_size(data: Path, tmp_path: Path
 
 def test_a_fault_is_a_row_of_the_results(tmp_path: Path):
     program = Program("0001", 0, "print(1)")
-    records.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
-    records.PartedTable(tmp_path / "v" / "verdicts", stages.VerdictRow).write(
+    tables.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
+    tables.PartedTable(tmp_path / "v" / "verdicts", stages.VerdictRow).write(
         0, [stages.VerdictRow.of(program, Verdict(None, fault="no fork"))]
     )
-    records.PartedTable(tmp_path / "v" / "costs", stages.Cost).write(
+    tables.PartedTable(tmp_path / "v" / "costs", stages.Cost).write(
         0, [stages.Cost.of(program, Verdict(None, fault="no fork"))]
     )
     (row,) = records.read_jsonl(stages.write_results(tmp_path / "v", tmp_path / "s"))
@@ -130,7 +130,7 @@ def test_mbpp_by_a_model_of_apps_without_training(tmp_path: Path, capsys: pytest
           "--sampling.temperature", "1.2", "--sampling.max-new-tokens", "5",
           "--prompt.max-prompt-tokens", "382"])  # fmt: skip
     main(["execute", "--programs", str(tmp_path / "s"), *where, "--out", str(tmp_path / "v"), "--num-workers", "1"])
-    drawn = {p.problem_id for p in records.read_table(tmp_path / "s" / "programs", Program)}
+    drawn = {p.problem_id for p in tables.read_table(tmp_path / "s" / "programs", Program)}
     assert drawn == {"mbpp_11", "mbpp_510"}
     shutil.rmtree(tmp_path / "model")
     judged = ["evaluate", "--programs", str(tmp_path / "s"), "--verdicts", str(tmp_path / "v"), *where]

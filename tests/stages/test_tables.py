@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.stages.evaluate import problem_counts
-from coderl.stages.tables import VerdictRow, numbered, outcome_counts
+from coderl.stages.tables import VerdictRow
+from coderl.evaluation.counts import numbered
+from coderl.evaluation.counts import outcome_counts
 from coderl.types import (
     InputError,
     LabelledProblem,
@@ -34,7 +36,7 @@ def verdict(program: Program, outcome: Outcome | None) -> VerdictRow:
 
 
 def write(folder: Path, name: str, rows: list, row_type: type, num_parts: int) -> None:
-    table = records.PartedTable(folder / name, row_type)
+    table = tables.PartedTable(folder / name, row_type)
     for part in range(num_parts):
         table.write(part, rows[part::num_parts])
 
@@ -132,8 +134,8 @@ def test_a_part_that_is_cut_off_or_of_other_rows_is_named(tmp_path: Path):
     for content in (whole[: len(whole) // 2], whole[:-1], b"", bytes(spoilt)):
         part.write_bytes(content)
         with pytest.raises(InputError, match="part-000001") as error:
-            list(records.read_table(tmp_path / "verdicts", VerdictRow))
+            list(tables.read_table(tmp_path / "verdicts", VerdictRow))
         assert "\n" not in str(error.value)
-    records.write_table(part, [Other("a")], Other)
+    tables.write_table(part, [Other("a")], Other)
     with pytest.raises(InputError, match=r"part-000001.*lacks the columns"):
         outcome_counts(tmp_path / "verdicts")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from coderl.critic.model import Critic
-from coderl.critic.values import CriticScore, values
+from coderl.critic.values import values
 from coderl.critic_sampling.candidates import RepairRequest
 from coderl.engines.actor import Actor, prompt_tokens
 from coderl.prompts import PromptConfig
@@ -18,6 +18,7 @@ from coderl.types import (
     Problem,
     Program,
     ProgramKind,
+    Score,
 )
 
 
@@ -47,7 +48,7 @@ class PrefixScorer:
         self.prompt = prompt
         self.batch_size = batch_size
 
-    def score(self, items: Sequence[tuple[Problem, Program]]) -> list[CriticScore]:
+    def score(self, items: Sequence[tuple[Problem, Program]]) -> list[Score]:
         """Return the critic's score of each (problem, program)."""
         encoded = [prompt_tokens(self.critic.model, problem, self.prompt) for problem, _ in items]
         return values(self.critic, encoded, [program.tokens for _, program in items], batch_size=self.batch_size)

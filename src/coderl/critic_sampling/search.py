@@ -23,7 +23,6 @@ from coderl.critic_sampling.candidates import (
     PrefixRequest,
     Repairer,
     RepairRequest,
-    Score,
     SearchResult,
     Spend,
     TestRunner,
@@ -41,6 +40,7 @@ from coderl.types import (
     Problem,
     Program,
     ProgramKind,
+    Score,
     Verdict,
 )
 
@@ -154,20 +154,19 @@ class _Search:
 
     def result(self) -> SearchResult:
         """Return what the search made, and what of it to hand in."""
-        returned = self._returned()
+        returned = set(self._returned())
         spend = Spend(self.num_tokens, len(self.num_tests_at), self.num_tests, self.num_scored)
         tests_so_far = accumulate((self.num_tests_at.get(c.program.code, 0) for c in self.candidates), max)
         return SearchResult(
             problem_id=self.problem.problem_id,
-            candidates=tuple(
-                replace(c, result=self._result(i), num_tests_so_far=number)
-                for i, (c, number) in enumerate(zip(self.candidates, tests_so_far, strict=True))
-            ),
-            returned=tuple(returned),
             no_round=self.no_round(),
             num_masked=sum(self._is_masked(c.program.code) for c in self.candidates),
             num_copies=len(returned) - len({self.candidates[i].program.code for i in returned}),
             spend=spend,
+            candidates=tuple(
+                replace(c, result=self._result(i), num_tests_so_far=number, is_returned=i in returned)
+                for i, (c, number) in enumerate(zip(self.candidates, tests_so_far, strict=True))
+            ),
         )
 
     def no_round(self) -> NoRound | None:
@@ -245,7 +244,7 @@ def critic_sample_many(
     results = [s.result() for s in searches]
     if critic is None:
         return results
-    _score([(s, index) for s, r in zip(searches, results, strict=True) for index in r.returned], tools)
+    _score(((s, c.program.index) for s, r in zip(searches, results, strict=True) for c in r.returned), tools)
     return [s.result() for s in searches]
 
 

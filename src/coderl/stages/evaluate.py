@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from coderl.critic_sampling.candidates import CandidateRow
+from coderl.critic_sampling.candidates import Candidate
+from coderl.evaluation.counts import JUDGED, Numbered, numbered
 from coderl.evaluation.pass_at_k import ProblemCounts, Summary, summarise
-from coderl.stages.tables import Numbered, VerdictRow, numbered
 from coderl.types import LabelledProblem, Outcome, Program, ProgramKind
 
 DRAWN = frozenset(ProgramKind) - {ProgramKind.BASELINE}
@@ -40,7 +40,7 @@ def problem_counts(
     asked = [(p.problem.problem_id, p.problem.difficulty, bool(p.hidden_tests)) for p in problems]
     ids = [problem_id for problem_id, _, _ in asked]
     drawn = numbered(programs / "programs", Program, ids).of_kinds(kinds)
-    outcomes = numbered(verdicts / "verdicts", VerdictRow, ids, outcome="outcome").looked_up(drawn.numbers)
+    outcomes = numbered(verdicts / "verdicts", JUDGED, ids, outcome="outcome").looked_up(drawn.numbers)
     is_judged, is_right = outcomes >= 0, outcomes == Outcome.PASSED_TEST
     passes = None
     if examples is not None:
@@ -70,8 +70,8 @@ def problem_counts(
 
 def _example_outcomes(stage: Path, ids: Sequence[str]) -> Numbered:
     if (stage / "candidates").exists():
-        return numbered(stage / "candidates", CandidateRow, ids, outcome="example_outcome")
-    return numbered(stage / "verdicts", VerdictRow, ids, outcome="outcome")
+        return numbered(stage / "candidates", Candidate, ids, outcome="result_outcome")
+    return numbered(stage / "verdicts", JUDGED, ids, outcome="outcome")
 
 
 def evaluation(

@@ -1,49 +1,53 @@
-"""The stage that lets the critic read some judged programs, for people: a table of `Illustration`s for the report."""
+"""The stage that lets the critic read some judged programs, for people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from coderl import records
-from coderl.critic.model import Critic
+from coderl import tables
 from coderl.critic_sampling.models import PrefixScorer
-from coderl.evaluation.illustrations import Illustration, crashes, illustrate, one_of_each
+from coderl.evaluation import illustrations
+from coderl.evaluation.illustrations import Illustration, crashes, one_of_each
 from coderl.prompts import PromptConfig
-from coderl.stages.console import Reporter
-from coderl.stages.stages import hash_bare, hash_model, run_stage
-from coderl.stages.tables import judged, programs_of, verdicts_of
-from coderl.types import Problem
+from coderl.stages import networks
+from coderl.stages.rollouts import rollouts_of
+from coderl.stages.stage import Facts, ModelFolder, Programs, Shown, Verdicts, Work, stage
 
 CHOICES = {"outcomes": one_of_each, "crashes": crashes}
 
 
-def illustrate_programs(
-    out: Path, *, critic: Path, programs: Path, verdicts: Path, problems: Sequence[Problem], prompt: PromptConfig,
-    choose: Literal["outcomes", "crashes"], where: str, reporter: Reporter,
-) -> None:  # fmt: skip
-    """Write `illustrations`: some of the programs that a stage wrote, with the critic's value of each token."""
+@stage
+def illustrate(
+    work: Work,
+    *,
+    critic: ModelFolder,
+    programs: Programs,
+    verdicts: Verdicts,
+    problems: Shown,
+    choose: Literal["outcomes", "crashes"] = "outcomes",
+    where: str = "",
+    prompt: PromptConfig = PromptConfig(),
+) -> Facts:
+    r"""Write some judged programs as people read them, with the critic's value of each token, for the report.
 
-    def work(folder: Path) -> dict[str, Any]:
-        by_id = {p.problem_id: p for p in problems}
-        pairs = judged(programs_of(programs), verdicts_of(verdicts))
-        chosen = CHOICES[choose]((by_id[p.problem_id], p, v.result()) for p, v in pairs)
-        rows = []
-        if chosen:
-            model = Critic.load(critic)
-            scores = PrefixScorer(model, prompt).score([(problem, program) for problem, program, _ in chosen])
-            rows = [
-                illustrate(one, score.prefix_values, score.program_value, model.model, where)
-                for one, score in zip(chosen, scores, strict=True)
-            ]
-        return {"num_programs": records.PartedTable(folder / "illustrations", Illustration).write(0, rows)}
+        coderl illustrate --critic runs/demo/round-01/critic/model --programs runs/demo/round-01/sample \
+            --verdicts runs/demo/round-01/execute --problems runs/demo/problems/train.jsonl --out runs/shown
 
-    settings = {"prompt": prompt.model_dump(mode="json"), "choose": choose, "where": where}
-    inputs = {
-        "critic": hash_model(critic),
-        "programs": records.hash_path(programs / "programs"),
-        "verdicts": records.hash_path(verdicts / "verdicts"),
-        "problems": hash_bare(problems),
-    }
-    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+    They go to OUT/illustrations.
+
+    Args:
+        choose: One program of each outcome and difficulty, or programs that crash on a known line.
+        where: What the report calls their origin.
+    """
+    by_id = {p.problem_id: p for p in problems}
+    known = [r for r in rollouts_of(programs, verdicts) if r.program.problem_id in by_id]
+    chosen = CHOICES[choose]((by_id[r.program.problem_id], r.program, r.verdict) for r in known)
+    rows = []
+    if chosen:
+        model = networks.critic(critic)
+        scores = PrefixScorer(model, prompt).score([(problem, program) for problem, program, _ in chosen])
+        rows = [
+            illustrations.illustrate(one, score.prefix_values, score.program_value, model.model, where)
+            for one, score in zip(chosen, scores, strict=True)
+        ]
+    return {"num_programs": tables.PartedTable(work.folder / "illustrations", Illustration).write(0, rows)}

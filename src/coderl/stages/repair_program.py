@@ -17,9 +17,8 @@ from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.actor import Actor
 from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig, open_executor
-from coderl.recipe import RunConfig
-from coderl.stages.run import RECIPE
-from coderl.stages.stages import run_example_tests
+from coderl.recipe import RECIPE, RunConfig
+from coderl.stages.critic_sample import run_example_tests
 from coderl.types import (
     InputError,
     Outcome,

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coderl import records
+from coderl import records, tables
 from coderl.evaluation import report
+from coderl.evaluation.counts import outcome_counts
 from coderl.evaluation.figures import Curve
 from coderl.evaluation.illustrations import Illustration
 from coderl.evaluation.pass_at_k import ALL, Summary, paired_difference
@@ -17,7 +18,7 @@ from coderl.recipe import RunConfig
 from coderl.stages.console import Reporter
 from coderl.stages.evaluate import DRAWN, evaluation
 from coderl.stages.search_report import search_figures
-from coderl.stages.tables import SELECTION, WARM_START, outcome_counts
+from coderl.stages.select import SELECTION, WARM_START
 from coderl.stages.warnings import Facts, warnings_of
 from coderl.types import LabelledProblem, Outcome
 
@@ -319,7 +320,7 @@ def _illustrations(run_dir: Path) -> list[Illustration]:
     shown = []
     for table in sorted(run_dir.rglob("illustrations")):
         found: dict[tuple[str, Outcome], Illustration] = {}
-        for row in records.read_table(table, Illustration):
+        for row in tables.read_table(table, Illustration):
             found.setdefault((row.problem_id, row.outcome), row)
         shown += list(found.values())[:MAX_SHOWN]
     return shown

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coderl import records
+from coderl import records, tables
 from coderl.critic_sampling import anytime
-from coderl.critic_sampling.anytime import METRICS, Attempt, Attempts, mean
-from coderl.critic_sampling.candidates import CandidateRow
+from coderl.critic_sampling.anytime import METRICS, Arm, as_candidates, mean
+from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate
+from coderl.critic_sampling.ranking import RANKED, Ranking
 from coderl.evaluation.figures import Curve
 from coderl.evaluation.illustrations import Illustration, located
 from coderl.evaluation.pass_at_k import average, columns_of, paired_difference, percent
 from coderl.evaluation.report import SearchSection, Table
-from coderl.stages.tables import Key, Ranked, VerdictRow, key, programs_of, verdicts_of
-from coderl.types import LabelledProblem, Outcome, Program, ProgramKind
+from coderl.stages.rollouts import programs_of, verdicts_of
+from coderl.types import LabelledProblem, Outcome, ProgramKey, Verdict
 
 FOLDER = Path("evaluate") / "search"
 """Where a run keeps the comparison: `searched` and `plain`, each with `sample`, `execute` and `rank`."""
@@ -24,53 +25,35 @@ NUM_POINTS = 12
 NAMES = {"searched": "critic sampling", "plain": "plain sampling"}
 
 
-def of_search(stage: Path, verdicts: Mapping[Key, VerdictRow], ranking: Path | None = None) -> Attempts:
-    """Return all candidates of a `critic-sample` stage that kept them all (`keep = "all"`).
+def arm_of(candidates: dict[str, list[Candidate]], verdicts: Path, ranking: Path) -> Arm:
+    """Return candidates with what the hidden tests say of them, and values and behaviours of their `rank` stage.
 
     Args:
-        stage: the folder of the stage.
-        verdicts: on the hidden tests; a candidate without one counts as wrong.
-        ranking: the folder of its `rank` stage, for behaviours and for values the search did not ask for.
+        candidates: problem -> its programs, in the order drawn.
+        verdicts: the folder of their `execute` stage; a program without a verdict counts as wrong.
+        ranking: the folder of their `rank` stage.
     """
-    ranked = _ranked(ranking)
-    found: Attempts = {}
-    for row in records.read_table(stage / "candidates", CandidateRow):
-        program = Program(row.problem_id, row.index, row.code, row.kind, row.tokens)
-        place = ranked.get(key(program))
-        attempt = Attempt(
-            program, row.round, row.parent, row.num_prefix_tokens, row.num_tokens_so_far, row.example_outcome,
-            _is_correct(verdicts, program), row.program_value if place is None else place.program_value,
-            _behaviour(place),
-        )  # fmt: skip
-        found.setdefault(row.problem_id, []).append(attempt)
+    ranked: dict[ProgramKey, Ranking] = dict(tables.read_table(ranking / "rankings", RANKED))
+    judged = verdicts_of(verdicts)
+    correct = {key for key, verdict in judged.items() if verdict.outcome is Outcome.PASSED_TEST}
+    behaviours = {key: (str(r.behaviour),) for key, r in ranked.items() if r.behaviour is not None}
+
+    def completed(candidate: Candidate) -> Candidate:
+        place = ranked.get(candidate.program.key)
+        if place is None:
+            return candidate
+        shown = candidate.result or (Verdict(place.example_outcome) if place.example_outcome is not None else None)
+        return replace(candidate, result=shown, program_value=place.program_value)
+
+    return Arm({name: list(map(completed, drawn)) for name, drawn in candidates.items()}, correct, behaviours)
+
+
+def candidates_of(stage: Path) -> dict[str, list[Candidate]]:
+    """Return all candidates of a `critic-sample` stage, by problem."""
+    found: dict[str, list[Candidate]] = {}
+    for candidate in tables.read_table(stage / "candidates", Candidate, without=NOT_IN_TABLES):
+        found.setdefault(candidate.program.problem_id, []).append(candidate)
     return found
-
-
-def of_samples(stage: Path, verdicts: Mapping[Key, VerdictRow], ranking: Path) -> Attempts:
-    """Return the programs of a `sample` stage, with what its `rank` stage says of them."""
-    ranked, found = _ranked(ranking), Attempts()
-    for program in sorted(programs_of(stage), key=lambda p: p.index):
-        if program.kind is ProgramKind.SAMPLE:
-            before, place = found.setdefault(program.problem_id, []), ranked.get(key(program))
-            spent = (before[-1].num_tokens if before else 0) + len(program.tokens)
-            outcome, value = (place.example_outcome, place.program_value) if place else (None, None)
-            right = _is_correct(verdicts, program)
-            before.append(Attempt(program, 0, None, 0, spent, outcome, right, value, _behaviour(place)))
-    return found
-
-
-def _ranked(stage: Path | None) -> dict[Key, Ranked]:
-    rows = records.read_table(stage / "rankings", Ranked) if stage is not None else ()
-    return {key(row): row for row in rows}
-
-
-def _behaviour(row: Ranked | None) -> tuple[str, ...]:
-    return () if row is None or row.behaviour is None else (str(row.behaviour),)
-
-
-def _is_correct(verdicts: Mapping[Key, VerdictRow], program: Program) -> bool:
-    verdict = verdicts.get(key(program))
-    return verdict is not None and verdict.outcome is Outcome.PASSED_TEST
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -90,17 +73,13 @@ def search_figures(run_dir: Path, problems: Sequence[LabelledProblem]) -> Search
     if not (out / "searched" / "rank").exists():
         return None
     search = run_dir / "evaluate" / "actor_critic_cs" / "sample"
-    arms = {}
-    for name, read in (("searched", of_search), ("plain", of_samples)):
-        source = search if name == "searched" else out / name / "sample"
-        arms[name] = read(source, verdicts_of(out / name / "execute"), out / name / "rank")
+    drawn = {"searched": candidates_of(search), "plain": as_candidates(programs_of(out / "plain" / "sample"), {})}
+    arms = {name: arm_of(found, out / name / "execute", out / name / "rank") for name, found in drawn.items()}
     budgets = anytime.common_budgets(*arms.values())
-    scores = {
-        name: {m: anytime.score(attempts, budgets, f) for m, f in METRICS.items()} for name, attempts in arms.items()
-    }
+    scores = {name: {m: anytime.score(arm, budgets, f) for m, f in METRICS.items()} for name, arm in arms.items()}
     parts = anytime.contributions(arms["searched"])
     read = out / "searched" / "illustrate" / "illustrations"
-    found = located(records.read_table(read, Illustration) if read.exists() else ())
+    found = located(tables.read_table(read, Illustration) if read.exists() else ())
     section = SearchSection(
         lead=f"Both begin with the same programs and are cut, problem by problem, to the tokens that both have drawn: "
         f"{mean(list(budgets.values())):.0f} a problem in the mean. n@all submits n of the programs that pass the "
@@ -115,16 +94,16 @@ def search_figures(run_dir: Path, problems: Sequence[LabelledProblem]) -> Search
     return SearchFigures(section, {**records.plain(gains), **parts, **found})
 
 
-def _curves(arms: dict[str, Attempts]) -> list[tuple[str, tuple[Curve, ...]]]:
+def _curves(arms: dict[str, Arm]) -> list[tuple[str, tuple[Curve, ...]]]:
     """Return, for each metric, the curve of critic sampling and that of plain sampling, as far as both have drawn."""
-    most = min(max(a[-1].num_tokens for a in attempts.values()) for attempts in arms.values())
+    most = min(max(drawn[-1].num_tokens_so_far for drawn in arm.candidates.values()) for arm in arms.values())
     budgets = [round(most * (i + 1) / NUM_POINTS) for i in range(NUM_POINTS)]
     return [
         (
             f"{metric}, % of problems",
             tuple(
-                Curve(NAMES[name], tuple((x, 100 * y) for x, y in anytime.curve(attempts, budgets, METRICS[metric])))
-                for name, attempts in arms.items()
+                Curve(NAMES[name], tuple((x, 100 * y) for x, y in anytime.curve(arm, budgets, METRICS[metric])))
+                for name, arm in arms.items()
             ),
         )
         for metric in ("pass@all", "1@all", "1@all ranked")

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from coderl import records
+from coderl import records, tables
 from coderl.evaluation.report import HeadlineRow
 from coderl.types import Program
 
@@ -52,7 +52,7 @@ def _num_fenced(table: Path) -> int:
     """Return how many of the first programs of a table have a line that opens a Markdown block."""
     if not table.exists():
         return 0
-    codes = (code for batch in records.read_columns(table, Program, ["code"]) for code in batch["code"].to_pylist())
+    codes = (code for batch in tables.read_columns(table, Program, ["code"]) for code in batch["code"].to_pylist())
     return sum(any(line.startswith("```") for line in code.split("\n")) for code in islice(codes, _MAX_READ))
 
 

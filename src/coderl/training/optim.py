@@ -76,10 +76,13 @@ def _shuffled_batches(
 
 def fraction_done(config: OptimConfig, progress: Progress) -> float:
     """Return how much of the run lies behind, by whichever limit comes first."""
-    is_unlimited = config.num_epochs is None and config.num_steps is None and config.max_cpu_s is None
+    is_unlimited = all(
+        limit is None for limit in (config.num_epochs, config.num_steps, config.max_tokens, config.max_cpu_s)
+    )
     limits = [
         (progress.step, config.num_steps),
         (progress.epochs_done, DEFAULT_NUM_EPOCHS if is_unlimited else config.num_epochs),
+        (progress.num_tokens, config.max_tokens),
         (progress.cpu_s, config.max_cpu_s),
     ]
     return max(done / limit for done, limit in limits if limit is not None)

@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 
 from coderl.critic.settings import Pooling
 from coderl.models.settings import LoraConfig
-from coderl.settings import Config, Count, Incidental
+from coderl.settings import Config, Count, Incidental, Reads
 
 Reduction = Literal["token_mean", "sequence_sum", "sequence_mean"]
 """How a sum over tokens becomes one number; see `training.losses`."""
 
 
 class OptimConfig(Config):
-    """How weights are moved. The run ends at the first of `num_epochs`, `num_steps` and `max_cpu_s`."""
+    """How weights are moved. The run ends at the first of `num_epochs`, `num_steps`, `max_tokens` and `max_cpu_s`."""
 
     optimiser: Literal["adamw", "adafactor"] = "adamw"
     """Adafactor moves each tensor in proportion to its size, which T5 from nothing needs: its embeddings begin at 1,
@@ -29,6 +29,8 @@ class OptimConfig(Config):
     num_epochs: int | None = Field(default=None, ge=1)
     """None, and no other limit either: 10, the paper\'s."""
     num_steps: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    """End after this many tokens of prompts and programs: for controls of equal compute."""
     max_cpu_s: float | None = Field(default=None, gt=0)
     """End after this many CPU-seconds of updates in this process: for controls of equal compute. Not reproducible."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -92,7 +94,7 @@ class WarmStartConfig(Config):
 class PretrainConfig(Config):
     """Masked spans, then next tokens (section 3.2): on the solutions' source text, or on a corpus."""
 
-    corpus: Path | None = None
+    corpus: Annotated[Path | None, Reads()] = None
     """What `build-corpus` wrote; None: the solutions of the problems."""
     num_shards: Count | None = None
     """Only the first so many of the corpus's training shards, each of which is a sample of all its projects."""

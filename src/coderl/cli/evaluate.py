@@ -15,16 +15,16 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.cli.apps import app
+from coderl.critic_sampling.ranking import rankings
 from coderl.evaluation.pass_at_k import ProblemCounts, Summary, columns_of, percent, summarise
 from coderl.stages.evaluate import problem_counts
-from coderl.stages.tables import rankings
+from coderl.stages.stage import command
 from coderl.types import InputError, LabelledProblem
 
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
-@app.command
+@command("evaluate")
 def evaluate(
     *,
     programs: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
