@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coderl.critic import calibration
-from coderl.types import Score
-from coderl.types import Outcome
+from coderl.types import Outcome, Score
 
 
 def brute_auroc(scores, positives):

@@ -6,8 +6,7 @@ import torch
 from coderl.critic.columns import outcome_column
 from coderl.critic.model import Critic
 from coderl.critic.values import values
-from coderl.types import Score
-from coderl.types import Outcome
+from coderl.types import Outcome, Score
 
 PROMPTS = [(10, 11), (10, 12, 13), (14,), (10, 11)]
 PROGRAMS = [(20, 2), (21, 22, 23, 24, 2), (2,), (25, 26, 2)]
