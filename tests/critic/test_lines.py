@@ -8,8 +8,7 @@ from coderl.critic.lines import Line, first_line, line_values, steepest_fall, to
 
 PIECES = {
     **{i: bytes([i]) for i in range(256)},
-    256: b"",
-    257: b"",  # special tokens
+    256: b"", 257: b"",  # special tokens
     258: "é".encode()[1:] + "日".encode()[:2],
     259: "日".encode()[2:] + b"\n",
     260: "a😀".encode()[:3],
@@ -70,6 +69,7 @@ def test_a_character_of_three_tokens_belongs_to_the_last():
     euro = list("€".encode())
     assert token_texts(ByteDecoder(), [0x61, *euro, 256]) == ["a", "", "", "€", ""]
     assert token_texts(ByteDecoder(), [0x61, *euro[:2], 256]) == ["a", "", "", "\ufffd"]
+    assert token_texts(ByteDecoder(), [euro[0], *[256] * 9, *euro[1:]]) == [*[""] * 11, "€"]  # special tokens between
 
 
 def test_the_work_grows_with_the_program_and_not_with_its_square():

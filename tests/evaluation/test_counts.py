@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coderl import tables
-from coderl.evaluation.counts import JUDGED, numbered, outcome_counts
+from coderl.evaluation.counts import CLOCKS, JUDGED, numbered, outcome_counts
 from coderl.stages.evaluate import problem_counts
 from coderl.types import (
     InputError,
@@ -20,7 +20,6 @@ from coderl.types import (
     Outcome,
     Problem,
     Program,
-    ProgramKey,
     ProgramKind,
     StdinTest,
     Verdict,
@@ -31,12 +30,12 @@ PROBLEMS = [LabelledProblem(Problem(f"p{i}", "x", f"d{i % 2}"), (TEST,) if i != 
 KINDS = (ProgramKind.SAMPLE, ProgramKind.REPAIRED, ProgramKind.BASELINE)
 
 
-def verdict(program: Program, outcome: Outcome | None) -> tuple[ProgramKey, Verdict]:
+def verdict(program: Program, outcome: Outcome | None) -> JUDGED:
     return program.key, Verdict(None, fault="no fork") if outcome is None else Verdict(outcome)
 
 
 def write(folder: Path, name: str, rows: list, row_type: Any, num_parts: int) -> None:
-    table = tables.PartedTable(folder / name, row_type)
+    table = tables.PartedTable(folder / name, row_type, without=CLOCKS if row_type is JUDGED else ())
     for part in range(num_parts):
         table.write(part, rows[part::num_parts])
 
@@ -85,10 +84,11 @@ def test_counting_makes_no_objects_of_rows(tmp_path: Path):
     columns = {name: [None] * num for name in ("error_subtype", "error_line", "fault")}
     columns |= {name: [""] * num for name in ("message", "isolation")} | {"test_outcomes": [[3]] * num}
     columns |= {"problem_id": ["p1"] * num, "kind": ["sample"] * num, "index": list(range(num)), "outcome": [3] * num}
-    columns |= {name: [0.0] * num for name in ("cpu_s", "wall_s")}
-    schema = tables.schema_of(JUDGED)
+    names = [column.name for column in tables.columns_of(JUDGED, CLOCKS)]
     (tmp_path / "verdicts").mkdir()
-    pq.write_table(pa.table(columns).select(schema.names).cast(schema), tmp_path / "verdicts" / "part-000000.parquet")
+    write(tmp_path, "one", [verdict(Program("p1", 0, "x"), Outcome.PASSED_TEST)], JUDGED, 1)
+    schema = pq.read_schema(tmp_path / "one" / "part-000000.parquet")
+    pq.write_table(pa.table(columns).select(names).cast(schema), tmp_path / "verdicts" / "part-000000.parquet")
     del columns
     tracemalloc.start()
     found = numbered(tmp_path / "verdicts", JUDGED, ["p0", "p1"], outcome="outcome")
@@ -113,7 +113,7 @@ class Other:
         ({"index": [1 << 32]}, "impossible index"),
         ({"kind": ["guessed"]}, "unknown kind"),
         ({"outcome": [4]}, "from 0 to 3"),
-        ({"outcome": ["passed"]}, "cannot be read as a ProgramKey and a Verdict table"),
+        ({"outcome": ["passed"]}, "cannot be read as a"),
         ({"index": [None]}, "lacks its index"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_part_that_is_cut_off_or_of_other_rows_is_named(tmp_path: Path):
     for content in (whole[: len(whole) // 2], whole[:-1], b"", bytes(spoilt)):
         part.write_bytes(content)
         with pytest.raises(InputError, match="part-000001") as error:
-            list(tables.read_table(tmp_path / "verdicts", JUDGED))
+            list(tables.read_table(tmp_path / "verdicts", JUDGED, without=CLOCKS))
         assert "\n" not in str(error.value)
     tables.write_table(part, [Other("a")], Other)
     with pytest.raises(InputError, match=r"part-000001.*lacks the columns"):

@@ -116,7 +116,8 @@ def test_the_report_compares_critic_sampling_with_plain_sampling_of_as_many_toke
     assert found["num_problems"] == 6
     assert found["num_repaired"] == facts["num_repaired"] > 0
     assert found["num_sample"] == facts["num_sample"] == 6 * 3
-    assert found["pass_at_all_gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    gain = found["pass_at_all_gain"]  # six differences of 0: (0 + 1) / 8 of variance, 1.96 root(1/64) around 0
+    assert gain == {"mean": 0.0, "low": pytest.approx(-0.245, abs=1e-3), "high": -gain["low"], "num_problems": 6}
     plain = programs_of(finished / "evaluate" / "search" / "plain" / "sample")
     assert [p.index for p in plain if p.problem_id == plain[0].problem_id] == list(range(3 + 5))
     page = (finished / "report.html").read_text()
@@ -215,7 +216,8 @@ def test_the_report_shows_the_critics_and_the_canaries(finished: Path):
 
 def test_the_report_is_one_page_without_network(finished: Path):
     page = (finished / "report.html").read_text()
-    assert "actor-critic RL" in page
+    assert "Reinforcement learning was rejected" in page  # of a random model nothing is right, before and after
+    assert "actor-critic RL" not in page
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 

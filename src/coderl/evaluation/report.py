@@ -26,6 +26,11 @@ MAX_PROGRAM_CHARS = 20_000
 MAX_DESCRIPTION_CHARS = 4_000
 CHART_METRIC = "pass@1"
 """Of the first figure."""
+RESULTS_NOTE = (
+    "Percent of problems solved, with the 95% interval over problems. pass@k: at least one of k samples is right. n@k: "
+    "of k samples, n of those that pass the example tests are handed in. A metric is blank where some problem has "
+    "fewer than k programs."
+)
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control and direction characters: they hide or reorder what a hostile program says, or cannot be written."""
@@ -85,8 +90,9 @@ class Table:
     title: str
     note: str
     columns: tuple[str, ...]
-    """The first names the row."""
     rows: tuple[tuple[str, ...], ...]
+    num_words: int = 1
+    """Columns at the left that name the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +170,13 @@ def render(data: ReportData) -> str:
     environment = jinja2.Environment(
         autoescape=True, finalize=_clean, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=percent, points=_points, words=outcome_words, tint=tint, cut=_cut)
+    environment.filters.update(points=_points, words=outcome_words, tint=tint, cut=_cut)
     source = importlib.resources.files("coderl.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     columns = columns_of(name for row in data.rows for by in row.summary.scores.values() for name in by)
     return environment.from_string(source).render(
         data=data,
         finding=finding(data),
-        metrics=metrics_of(data),
-        difficulties=columns,
+        results=_results(data, columns),
         dot_chart=_dot_chart(data, columns),
         charts=figures,
         lines_of=lines_of,
@@ -202,6 +207,29 @@ def metrics_of(data: ReportData) -> list[str]:
     return list(dict.fromkeys(metric for row in data.rows for metric in row.summary.scores))
 
 
+def _results(data: ReportData, columns: Sequence[str]) -> list[Table]:
+    """Return the scores over all problems, by difficulty where there are several, and the paired differences."""
+    metrics = metrics_of(data)
+    rows = [(r.stage, r.decoding, *(percent(r.summary.scores.get(m, {}).get(ALL)) for m in metrics)) for r in data.rows]
+    found = [Table("", RESULTS_NOTE, ("model", "decoding", *metrics), tuple(rows), 2)]
+    if len(columns) > 1:
+        rows = [
+            (f"{row.stage}, {row.decoding}", metric, *(percent(by.get(name)) for name in columns))
+            for row in data.rows
+            for metric, by in row.summary.scores.items()
+        ]
+        found.append(Table("By difficulty", "", ("model", "metric", *columns), tuple(rows), 2))
+    if data.contrasts:
+        rows = [
+            (c.better, c.baseline, c.metric, _points(d.mean), f"{_points(d.low)} to {_points(d.high)}")
+            for c in data.contrasts
+            for d in [c.difference]
+        ]
+        names = ("model", "against", "metric", "points", "95% interval")
+        found.append(Table("Differences on the same problems", "", names, tuple(rows), 3))
+    return found
+
+
 def _dot_chart(data: ReportData, columns: Sequence[str]) -> Markup:
     rows = [
         DotRow(row.stage, row.decoding, row.is_control, row.summary.scores[CHART_METRIC])
@@ -225,7 +253,8 @@ def lines_of(texts: Sequence[str], values: Sequence[float]) -> list[list[tuple[s
         if left <= 0:
             lines.append([("... cut here", None)])
             break
-    return [[(text, value) for text, value in line if text] for line in lines]
+    shown = [[(text, value) for text, value in line if text] for line in lines]
+    return shown if shown[-1] else shown[:-1]
 
 
 def tint(value: float | None) -> str:
@@ -254,7 +283,7 @@ def _points(value: float) -> str:
 
 
 def closing_table(data: ReportData) -> TerminalTable:
-    """Return the headline numbers over all problems as a table for the terminal."""
+    """Return the headline numbers over all problems as a table for the terminal, the first with its interval."""
     table = TerminalTable(title=f"{data.title}: % of problems (95% interval)", title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("decoding")
@@ -262,7 +291,10 @@ def closing_table(data: ReportData) -> TerminalTable:
     for metric in metrics:
         table.add_column(metric, justify="right")
     for row in data.rows:
-        cells = [percent(row.summary.scores.get(metric, {}).get(ALL)) for metric in metrics]
+        found = [row.summary.scores.get(metric, {}).get(ALL) for metric in metrics]
+        cells = [
+            percent(e) if m == CHART_METRIC else percent(e).split(" ")[0] for m, e in zip(metrics, found, strict=True)
+        ]
         style = "dim" if row.is_control else "bold"
         table.add_row(_plain(row.stage), _plain(row.decoding), *cells, style=style)
     table.caption, table.caption_justify = _plain("\n".join([finding(data), *data.warnings]).strip()), "left"

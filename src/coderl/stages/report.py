@@ -72,7 +72,7 @@ def write_report(run_dir: Path, config: RunConfig, problems: Sequence[LabelledPr
         illustrations=tuple(_illustrations(run_dir)),
         tallies=_tallies(facts, problems),
         timings=tuple((name, f["wall_s"], f["cpu_s"] + f.get("sandbox_cpu_s", 0.0)) for name, f in facts),
-        settings=_flat_settings(config),
+        settings=_flat(config.model_dump(mode="json")),
         search=None if search is None else search.section,
     )
     path = run_dir / "report.html"
@@ -334,15 +334,9 @@ def _tallies(facts: Facts, problems: Sequence[LabelledProblem]) -> dict[str, int
     }
 
 
-def _flat_settings(config: RunConfig) -> dict[str, str]:
-    flat: dict[str, str] = {}
-
-    def visit(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                visit(f"{prefix}.{name}" if prefix else name, inner)
-        else:
-            flat[prefix] = str(value)
-
-    visit("", config.model_dump(mode="json"))
-    return flat
+def _flat(value: Any, name: str = "") -> dict[str, str]:
+    """Return nested settings by their dotted names."""
+    if not isinstance(value, dict):
+        return {name: str(value)}
+    flat = (_flat(inner, f"{name}.{key}" if name else key) for key, inner in value.items())
+    return {name: text for part in flat for name, text in part.items()}
