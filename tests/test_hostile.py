@@ -1,7 +1,7 @@
 """Corrupt, cut off and hostile files: each is one line that names it, and nothing in it is run.
 
-Pickles are in `pipeline/test_plain_pickle.py` and `pipeline/test_original_files.py`, original checkpoints in
-`critic/test_original_checkpoint.py`, single problems in `problems/`, tables in `pipeline/test_tables.py`.
+Pickles are in `interop/test_plain_pickle.py` and `interop/test_original_files.py`, original checkpoints in
+`interop/test_original_checkpoint.py`, single problems in `problems/`, tables in `evaluation/test_counts.py`.
 """
 
 import gzip
@@ -20,8 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 from coderl import records, tables
 from coderl.cli import main
+from coderl.evaluation.counts import JUDGED
 from coderl.models.tiny import tiny_t5, train_tokenizer
-from coderl.stages.tables import VerdictRow
 from coderl.types import (
     InputError,
     Outcome,
@@ -189,8 +189,8 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(problems: Path, refused: Re
 def test_a_spoilt_part_of_a_table(spoilt: str, table: str, problems: Path, tmp_path: Path, refused: Refused):
     program = Program("0007", 0, "print(1)")
     tables.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
-    verdict = VerdictRow.of(program, Verdict(Outcome.PASSED_TEST))
-    tables.PartedTable(tmp_path / "s" / "verdicts", VerdictRow).write(0, [verdict])
+    judged = (program.key, Verdict(Outcome.PASSED_TEST))
+    tables.PartedTable(tmp_path / "s" / "verdicts", JUDGED).write(0, [judged])
     part = tmp_path / "s" / table / "part-000000.parquet"
     if spoilt == "other":
         tables.write_table(part, [], StdinTest)

@@ -8,8 +8,7 @@ import pytest
 from coderl import records, tables
 from coderl.corpus import DroppedFile
 from coderl.corpus import build as corpus
-from coderl.corpus.build import CorpusConfig, build, held_out_projects
-from coderl.stages import stages
+from coderl.corpus.build import CorpusConfig, build_corpus, held_out_projects
 from coderl.stages.console import Reporter
 from coderl.training.packed import CorpusFile
 from coderl.types import InputError
@@ -58,7 +57,7 @@ CONFIG = CorpusConfig(max_bytes=15_000, validation_share=0.3, shard_bytes=2_000)
 
 
 def made(out, folder, config=CONFIG):
-    build(out, folders=[folder], config=config, reporter=QUIET)
+    build_corpus(out, folders=[folder], config=config, reporter=QUIET)
     splits = {s: list(tables.read_table(out / s, CorpusFile)) for s in ("train", "validation")}
     return splits, list(tables.read_table(out / "dropped", DroppedFile))
 
@@ -90,7 +89,7 @@ def test_what_is_kept_and_why_the_rest_is_not(folder, tmp_path):
     for file in kept:
         assert file.text == (folder.parent / file.path).read_bytes().decode().replace("\r\n", "\n")
         ast.parse(file.text)
-    facts = stages.facts_of(tmp_path / "out")
+    facts = records.facts_of(tmp_path / "out")
     assert {reason: n["num_files"] for reason, n in facts["dropped"].items()} == Counter(reasons.values())
     assert facts["kept"]["train"]["num_files"] == len(splits["train"])
     assert facts["kept"]["validation"]["num_bytes"] == sum(len(f.text.encode()) for f in splits["validation"])

@@ -12,7 +12,7 @@ from coderl.engines.settings import SamplingConfig
 from coderl.execution import ExecutionConfig, open_executor
 from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.prompts import PromptConfig
-from coderl.stages.stages import run_example_tests
+from coderl.stages.critic_sample import run_example_tests
 from coderl.types import (
     AssertTest,
     CallTest,
