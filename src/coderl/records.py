@@ -97,6 +97,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process has it.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
@@ -112,6 +113,8 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+            if is_new and folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:
