@@ -80,10 +80,10 @@ def test_a_stage_is_complete_only_after_finish_and_as_long_as_its_files_are_ther
     stage = records.StageFolder.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
     records.write_text(stage.path / "out.txt", "x")
     assert not stage.is_complete
-    stage.finish(num_programs=1)
+    stage.finish({"num_programs": 1})
     again = records.StageFolder.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
     assert again.is_complete
-    assert again.facts == {"num_programs": 1}
+    assert records.facts_of(again.path) == {"num_programs": 1}
     (stage.path / "out.txt").unlink()
     assert not again.is_complete
 
@@ -102,19 +102,19 @@ def test_stale_work_is_refused_with_what_changed(tmp_path: Path, finished: bool,
 
 
 def test_a_setting_that_is_new_and_off_refuses_no_work(tmp_path: Path):
-    records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1}}).finish({})
-    assert records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": None}}).is_complete
+    records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1}}, inputs={}).finish({})
+    assert records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": None}}, inputs={}).is_complete
     with pytest.raises(InputError, match=r"\(optim.new: null then, 0 now\)"):
-        records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": 0}})
+        records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": 0}}, inputs={})
 
 
-def test_the_content_hash_follows_the_bytes_and_not_the_facts(tmp_path: Path):
+def test_the_hash_of_a_finished_stage_follows_the_bytes_and_not_the_facts(tmp_path: Path):
     hashes = []
     for name, text, fact in [("a", "x", 1), ("b", "x", 2), ("c", "y", 1)]:
-        stage = records.StageFolder.open(tmp_path / name, config={})
+        stage = records.StageFolder.open(tmp_path / name, config={}, inputs={})
         records.write_text(stage.path / "out.txt", text)
-        stage.finish(fact=fact)
-        hashes.append(stage.content_hash)
+        stage.finish({"fact": fact})
+        hashes.append(records.hash_stage(stage.path))
     assert hashes[0] == hashes[1] != hashes[2]
 
 

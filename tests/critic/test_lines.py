@@ -8,7 +8,8 @@ from coderl.critic.lines import Line, first_line, line_values, steepest_fall, to
 
 PIECES = {
     **{i: bytes([i]) for i in range(256)},
-    256: b"", 257: b"",  # special tokens
+    256: b"",
+    257: b"",  # special tokens
     258: "é".encode()[1:] + "日".encode()[:2],
     259: "日".encode()[2:] + b"\n",
     260: "a😀".encode()[:3],

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel
-
 from coderl import records
 from coderl.records import StageFolder
 from coderl.settings import Incidental, decisive
@@ -253,26 +251,31 @@ class Stage:
         """Return the subcommand: its flags are the inputs by path, the settings, and where the stage is kept."""
         parameters, doc = [_flag("out", Path, "The stage's folder.")], inspect.getdoc(self.function) or ""
         for name, parameter in self.signature.parameters.items():
-            mark = self.inputs.get(name)
+            mark, default = self.inputs.get(name), ... if parameter.default is parameter.empty else parameter.default
             if isinstance(mark, ProblemsInput):
-                parameters += _problem_flags(mark, parameter.default)
+                parameters += _problem_flags(mark, default)
             elif mark is not None:
                 hint = typing.get_type_hints(self.function)[name]
                 text = "" if f"    {name}:" in doc else mark.help
-                parameters.append(_flag(name, hint, text, parameter.default).replace(kind=parameter.kind))
+                parameters.append(_flag(name, hint, text, default).replace(kind=parameter.kind))
             else:
-                parameters.append(_flag(name, self.settings[name], "", parameter.default, is_flat=name == "config"))
+                parameters.append(_flag(name, self.settings[name], "", default, is_flat=name == "config"))
 
-        def command(**values: Any) -> None:
-            out, reporter = values.pop("out"), Reporter()
+        parameters.sort(key=lambda parameter: parameter.kind)
+        signature = inspect.Signature(parameters)
+
+        def command(*args: Any, **flags: Any) -> None:
+            bound = signature.bind(*args, **flags)
+            bound.apply_defaults()
+            values, reporter = dict(bound.arguments), Reporter()
+            out = values.pop("out")
             if "problems" in values:
                 values["problems"] = self._problems(values)
             reporter.facts(self(out, reporter=reporter, **values), out)
 
         command.__doc__ = self.function.__doc__
         command.__name__ = self.function.__name__
-        parameters.sort(key=lambda parameter: parameter.kind)
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
@@ -297,20 +300,20 @@ def command(name: str) -> Callable[[Function], Function]:
     return lambda function: function
 
 
-def _flag(
-    name: str, hint: Any, text: str, default: Any = inspect.Parameter.empty, *, is_flat: bool = False
-) -> inspect.Parameter:
+def _flag(name: str, hint: Any, text: str, default: Any = ..., *, is_flat: bool = False) -> inspect.Parameter:
+    """Return a parameter of a command; `...` stands for no default."""
     from cyclopts import Parameter
 
-    is_group = isinstance(default, BaseModel)
-    marks = ([Parameter(name="*")] if is_flat and is_group else []) + ([Parameter(help=text)] if text else [])
+    default = inspect.Parameter.empty if default is ... else default
+
+    marks = ([Parameter(name="*")] if is_flat else []) + ([Parameter(help=text)] if text else [])
     for mark in marks:
         hint = Annotated[hint, mark]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
 def _problem_flags(mark: Input, default: Any) -> list[inspect.Parameter]:
-    kind = str if default is inspect.Parameter.empty else str | None
+    kind = str if default is ... else str | None
     return [
         _flag("problems", kind, mark.help, default),
         _flag("split", str | None, "Only this split of the problems.", None),
