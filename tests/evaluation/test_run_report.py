@@ -1,8 +1,10 @@
 """The report of a run directory written by hand: what it headlines, warns of and leaves out, without weights."""
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -196,3 +198,32 @@ def test_evaluate_joins_several_draws(run_dir, tmp_path):
     assert found["by_problem"] == {"pass@1": {"a": 0.75, "b": 0.5}, "pass@3": {"a": 1.0, "b": 1.0}}
     with pytest.raises(SystemExit):
         main([*command(run_dir), "--programs", str(second / "sample")])
+
+
+def test_outcomes_are_shown_by_difficulty(run_dir):
+    """a is easy and b hard: of the warm start's two samples of a one is right, of b's one."""
+    of = {"a": "easy", "b": "hard"}
+    labelled = [replace(p, problem=replace(p.problem, difficulty=of[p.problem.problem_id])) for p in PROBLEMS]
+    page = write_report(run_dir, CONFIG, labelled, Reporter(quiet=True)).read_text()
+    for label, tip in (("warm start, easy", "passed test: 1 of 2"), ("actor-critic RL, easy", "passed test: 2 of 2")):
+        assert f">{label}</text>" in page
+        assert tip in page
+    assert "warm start, easy" not in report_of(run_dir)[0].split("Results")[0]
+
+
+def test_programs_before_and_after_are_those_of_problems_that_changed(run_dir):
+    """Only a's greedy program changes: the warm start's was wrong."""
+    folder = run_dir / "evaluate" / "warm_start" / "t0.6" / "execute" / "verdicts"
+    rows = list(tables.read_table(folder, JUDGED, without=CLOCKS))
+    wrong = [(k, Verdict(BROKEN) if k == ("a", ProgramKind.BASELINE, 0) else v) for k, v in rows]
+    tables.PartedTable(folder, JUDGED, without=CLOCKS).write(0, wrong)
+    page, _ = report_of(run_dir)
+    shown = re.findall(r"<b>(\w+)</b>.*?<span>([^<]*), baseline</span>", page, flags=re.S)
+    assert shown == [("a", "warm start, greedy"), ("a", "actor-critic RL, greedy")]
+
+
+def test_pass_at_1_is_there_whatever_is_asked(run_dir):
+    config = RunConfig.model_validate({"evaluation": {"ks": [2], "temperatures": [0.6], "num_samples": 2}})
+    write_report(run_dir, config, PROBLEMS, Reporter(quiet=True))
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert {"pass_at_1", "pass_at_2"} <= summary["warm_start"].keys()

@@ -104,6 +104,29 @@ def outcome_counts(table: Path, kinds: Collection[ProgramKind] = _KINDS) -> dict
     return dict(zip(names, counts.tolist(), strict=True))
 
 
+def outcomes_by_difficulty(
+    table: Path, difficulties: Mapping[str, str], kinds: Collection[ProgramKind] = _KINDS
+) -> dict[str, dict[Outcome, int]]:
+    """Return how many programs of some kinds met each outcome, for the problems of each difficulty.
+
+    Args:
+        table: of verdicts.
+        difficulties: problem -> difficulty.
+        kinds: of the programs that count.
+
+    Raises:
+        InputError: it is no table of verdicts.
+    """
+    found = numbered(table, JUDGED, list(difficulties), outcome="outcome").of_kinds(kinds)
+    places = _places(dict.fromkeys(difficulties.values()))
+    of_problem = np.array([places[name] for name in difficulties.values()], np.int64)
+    which = of_problem[found.problems]
+    return {
+        name: {u: int(np.count_nonzero((which == at) & (found.outcomes == u))) for u in Outcome}
+        for name, at in places.items()
+    }
+
+
 def _outcomes(column: pa.Array, table: Path) -> Int8[np.ndarray, " rows"]:
     outcomes = column.fill_null(_NO_OUTCOME).to_numpy()
     if ((outcomes < _NO_OUTCOME) | (outcomes >= len(Outcome))).any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -12,7 +12,7 @@ from coderl.evaluation.pass_at_k import Estimate
 from coderl.types import Outcome
 
 LETTER_WIDTH = 7.5
-"""Of a row's label, about: so that the longest is not cut."""
+"""Of a row's label, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Curve:
 def dot_chart(rows: Sequence[DotRow], panels: Sequence[str], x_label: str) -> Markup:
     """Return a chart with a panel a difficulty: dots at the means, bars over 95% intervals, on one common scale."""
     gap, right, top, row_height, width = 26.0, 44.0, 30.0, 38.0, 1000.0
-    left = max(216.0, 14 + LETTER_WIDTH * max((len(row.label) for row in rows), default=0))
+    left = _left(row.label for row in rows)
     panel_width = (width - left - right - gap * (len(panels) - 1)) / max(len(panels), 1)
     ends = [e.high for row in rows for e in row.estimates.values()]
     ticks = _ticks(0.0, 100 * max([0.01, *ends]), 4 if len(panels) > 2 else 8)
@@ -82,7 +82,7 @@ def _dot(x0: float, y: float, scale: float, estimate: Estimate, is_control: bool
 
 def outcome_bars(rows: Sequence[tuple[str, Mapping[Outcome, int]]]) -> Markup:
     """Return one bar a row, divided by the share of each outcome."""
-    left, width, top, row_height = 216.0, 1000.0, 30.0, 40.0
+    left, width, top, row_height = _left(label for label, _ in rows), 1000.0, 30.0, 40.0
     parts: list[Markup] = []
     x = left
     for outcome in reversed(Outcome):
@@ -187,7 +187,7 @@ def reliability_chart(label: str, bins: Sequence[tuple[float, float, int]]) -> M
 
 def time_bars(rows: Sequence[tuple[str, float, float]]) -> Markup:
     """Return one bar a stage, as long as its wall time, with its CPU time beside."""
-    left, right, width, row_height = 216.0, 200.0, 1000.0, 24.0
+    left, right, width, row_height = _left(label for label, _, _ in rows), 200.0, 1000.0, 24.0
     longest = max([seconds for _, seconds, _ in rows] + [1e-9])
     parts: list[Markup] = []
     for index, (label, seconds, cpu_s) in enumerate(rows):
@@ -213,6 +213,11 @@ def duration(seconds: float | int) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------- pieces
+
+
+def _left(labels: Iterable[str]) -> float:
+    """Return where a chart of rows begins, so that the longest label is not cut."""
+    return max(216.0, 14 + LETTER_WIDTH * max(map(len, labels), default=0))
 
 
 def _ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:

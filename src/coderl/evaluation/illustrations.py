@@ -7,7 +7,7 @@ A stage that has a critic at hand chooses programs (`one_of_each`, `crashes`), h
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -37,7 +37,7 @@ class Illustration:
     texts: tuple[str, ...]
     """What each token adds; joined, they are what the model wrote."""
     values: tuple[float, ...]
-    """The critic's probability of passing after each token."""
+    """The critic's probability of passing after each token; none where no critic read it."""
     program_value: float | None
 
 
@@ -65,9 +65,20 @@ def illustrate(
 ) -> Illustration:
     """Return a judged program as people read it; `values` has one a token, `model` knows the tokens' texts."""
     problem, program, verdict = judged
-    assert verdict.outcome is not None, "a fault is not an outcome to show"
     texts = token_texts(model, program.tokens)
     line = verdict.error_line
+    return replace(
+        written(problem, program, verdict, where),
+        error_line=None if line is None else line - first_line("".join(texts), program.code) + 1,
+        texts=tuple(texts),
+        values=tuple(values),
+        program_value=program_value,
+    )
+
+
+def written(problem: Problem, program: Program, verdict: Verdict, where: str) -> Illustration:
+    """Return a judged program as its code alone, without a critic's values."""
+    assert verdict.outcome is not None, "a fault is not an outcome to show"
     return Illustration(
         problem_id=problem.problem_id,
         difficulty=problem.difficulty,
@@ -78,10 +89,10 @@ def illustrate(
         outcome=verdict.outcome,
         error_subtype=verdict.error_subtype,
         message=verdict.message,
-        error_line=None if line is None else line - first_line("".join(texts), program.code) + 1,
-        texts=tuple(texts),
-        values=tuple(values),
-        program_value=program_value,
+        error_line=verdict.error_line,
+        texts=(program.code,),
+        values=(),
+        program_value=None,
     )
 
 

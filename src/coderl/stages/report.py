@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from coderl import records, tables
 from coderl.evaluation import report
-from coderl.evaluation.counts import outcome_counts
+from coderl.evaluation.counts import CLOCKS, JUDGED, numbered, outcomes_by_difficulty
 from coderl.evaluation.figures import Curve
-from coderl.evaluation.illustrations import Illustration
+from coderl.evaluation.illustrations import Illustration, written
 from coderl.evaluation.pass_at_k import ALL, Summary, paired_difference
 from coderl.evaluation.report import Contrast, CurveGroup, HeadlineRow, ReportData, Selection
 from coderl.recipe import RunConfig
@@ -20,13 +21,16 @@ from coderl.stages.evaluate import DRAWN, evaluation
 from coderl.stages.search_report import search_figures
 from coderl.stages.select import SELECTION, WARM_START
 from coderl.stages.warnings import Facts, warnings_of
-from coderl.types import LabelledProblem, Outcome
+from coderl.types import LabelledProblem, Outcome, Program, ProgramKey, ProgramKind
 
 MODEL_NAMES = {
     "warm_start": "warm start",
     "ce_control": "more cross-entropy",
     "actor_critic": "actor-critic RL",
 }
+GREEDY = ProgramKind.BASELINE
+MAX_CHANGED = 3
+"""Test problems of which the page shows the program before and after reinforcement learning."""
 MAX_SHOWN = 8
 """Illustrations of one table that the page shows, of different problems or outcomes."""
 
@@ -65,11 +69,11 @@ def write_report(run_dir: Path, config: RunConfig, problems: Sequence[LabelledPr
         contrasts=tuple(_contrasts(scores, selection)),
         selection=selection,
         warnings=tuple(warnings),
-        outcomes=tuple(_outcomes(run_dir, config, selection)),
+        outcomes=tuple(_outcomes(run_dir, config, problems, selection)),
         curves=(*_validation_curve(selection), *_curves(run_dir)),
         tables=tuple(_tables(facts, selection)),
         reliability=tuple(_reliability(run_dir)),
-        illustrations=tuple(_illustrations(run_dir)),
+        illustrations=(*_changed(run_dir, config, problems, selection), *_illustrations(run_dir)),
         tallies=_tallies(facts, problems),
         timings=tuple((name, f["wall_s"], f["cpu_s"] + f.get("sandbox_cpu_s", 0.0)) for name, f in facts),
         settings=_flat(config.model_dump(mode="json")),
@@ -105,16 +109,17 @@ def _shown(selection: Selection | None) -> dict[str, str]:
 def _scores(run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem]) -> dict[str, Summary]:
     """Return the scores of each model, named `model.t0.6` or `model.greedy`, and of the search."""
     settings, found = config.evaluation, {}
+    ks = list(dict.fromkeys([1, *settings.ks]))  # pass@1 is the first figure's, and what models are compared by
     for name in MODEL_NAMES:
         for temperature in settings.temperatures:
             folder = run_dir / "evaluate" / name / f"t{temperature:g}"
             if folder.exists():
-                found[f"{name}.{folder.name}"] = evaluation(folder, problems, settings.ks)
+                found[f"{name}.{folder.name}"] = evaluation(folder, problems, ks)
                 if temperature == settings.temperatures[0]:
                     found[f"{name}.greedy"] = evaluation(folder, problems, [1], greedy=True)
     folder = run_dir / "evaluate" / "actor_critic_cs"
     if folder.exists():
-        found["actor_critic_cs"] = evaluation(folder, problems, settings.ks)
+        found["actor_critic_cs"] = evaluation(folder, problems, ks)
     return found
 
 
@@ -195,14 +200,50 @@ def _abstract(config: RunConfig, problems: Sequence[LabelledProblem], selection:
     return f"{question} {selection.sentence()}{answer}"
 
 
-def _outcomes(run_dir: Path, config: RunConfig, selection: Selection | None) -> list[tuple[str, dict[Outcome, int]]]:
+def _outcomes(
+    run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem], selection: Selection | None
+) -> list[tuple[str, dict[Outcome, int]]]:
+    """Return what became of each model's samples: all of them, then by difficulty where there are several."""
+    difficulties = {p.problem.problem_id: p.problem.difficulty for p in problems}
     found = []
     for name, title in _shown(selection).items():
         folder = run_dir / "evaluate" / name / f"t{config.evaluation.temperatures[0]:g}" / "execute"
         if folder.exists():
-            counts = outcome_counts(folder / "verdicts", DRAWN)
-            found.append((title, {u: counts[u.name.lower()] for u in Outcome}))
+            parts = outcomes_by_difficulty(folder / "verdicts", difficulties, DRAWN)
+            found.append((title, {u: sum(counts[u] for counts in parts.values()) for u in Outcome}))
+            found += [(f"{title}, {part}", counts) for part, counts in parts.items() if len(parts) > 1]
     return found
+
+
+def _changed(
+    run_dir: Path, config: RunConfig, problems: Sequence[LabelledProblem], selection: Selection | None
+) -> list[Illustration]:
+    """Return the greedy programs of some problems that only one of warm start and run's actor solves: before, after."""
+    by_id = {p.problem.problem_id: p.problem for p in problems}
+    models = [name for name in ("warm_start", "actor_critic") if name in _shown(selection)]
+    folders = [run_dir / "evaluate" / name / f"t{config.evaluation.temperatures[0]:g}" for name in models]
+    if len(folders) < 2 or not all(folder.exists() for folder in folders):
+        return []
+    ids, solved = list(by_id), list[set[int]]()
+    for folder in folders:
+        greedy = numbered(folder / "execute" / "verdicts", JUDGED, ids, outcome="outcome").of_kinds({GREEDY})
+        solved.append(set(greedy.problems[greedy.outcomes == Outcome.PASSED_TEST].tolist()))
+    changed = [ids[at] for at in sorted(solved[0] ^ solved[1])][:MAX_CHANGED]
+    keys = {ProgramKey(name, GREEDY, 0) for name in changed}
+
+    def chosen(rows: Iterable[Any], key: Callable[[Any], ProgramKey]) -> list[Any]:
+        return list(islice((row for row in rows if key(row) in keys), len(keys)))
+
+    shown = []
+    for folder, name in zip(folders, models, strict=True):
+        verdicts = tables.read_table(folder / "execute" / "verdicts", JUDGED, without=CLOCKS)
+        known = dict(chosen(verdicts, lambda row: row[0]))
+        programs = tables.read_table(folder / "sample" / "programs", Program, without=["tokens"])
+        for program in chosen(programs, lambda p: p.key):
+            verdict = known.get(program.key)
+            if verdict is not None and verdict.outcome is not None:
+                shown.append(written(by_id[program.problem_id], program, verdict, f"{MODEL_NAMES[name]}, greedy"))
+    return sorted(shown, key=lambda one: changed.index(one.problem_id))
 
 
 # ------------------------------------------------------------------------------------------------------------- rounds
