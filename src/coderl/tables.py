@@ -53,12 +53,11 @@ def _parts(row_type: Any) -> Iterator[tuple[str, Any, str | int]]:
         yield from ((str(at), hint, at) for at, hint in enumerate(typing.get_args(row_type)))
     else:
         hints = typing.get_type_hints(row_type)
-        names = row_type._fields if hasattr(row_type, "_fields") else [f.name for f in dataclasses.fields(row_type)]
-        yield from ((name, hints[name], name) for name in names)
+        yield from ((field.name, hints[field.name], field.name) for field in dataclasses.fields(row_type))
 
 
 def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, "_fields"))
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 def _without_none(hint: Any) -> Any:

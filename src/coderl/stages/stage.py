@@ -296,7 +296,7 @@ def stage(function: Callable[..., Facts]) -> Stage:
 
 
 def command(name: str) -> Callable[[Function], Function]:
-    """Mark a function as the subcommand `name` (or `group name`) that is no stage; `coderl.cli` finds it by the mark."""
+    """Mark a function as the subcommand `name` (or `group name`), which `coderl.cli` finds by the mark."""
     return lambda function: function
 
 
