@@ -189,6 +189,7 @@ ELSEWHERE = {
     "num_threads": "how fast, not what",
     "rounds.selection.max_drop": "tells after a round whether there is another",
     "evaluation.ks": "the report's",
+    "evaluation.sampling.temperature": "refused: there are `evaluation.temperatures`",
     "evaluation.control_beside": "in which process the control is trained",
     "problems": "the problems' own stage reads them, see below",
 }
@@ -210,11 +211,17 @@ def test_every_setting_of_a_recipe_changes_what_some_stage_is_asked():
         "search_pool": {"num_samples": 1},
         "evaluation": {"ce_control_steps": 5},
     })  # fmt: skip
-    before = asked_by(config)
+    before, unread = asked_by(config), []
     for path, changed, decides in changes(config):
         name = ".".join(path)
         if decides and not any(name == known or name.startswith(f"{known}.") for known in ELSEWHERE):
-            assert asked_by(typing.cast(RunConfig, changed)) != before, name
+            unread += [] if asked_by(typing.cast(RunConfig, changed)) != before else [name]
+    assert unread == []
+
+
+def test_a_temperature_that_would_not_be_used_is_refused():
+    with pytest.raises(ValueError, match=r"give evaluation\.temperatures"):
+        RunConfig.model_validate({"evaluation": {"sampling": {"temperature": 1.0}}})
 
 
 def test_the_plan_names_every_place_once_and_in_order():
