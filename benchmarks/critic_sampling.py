@@ -5,7 +5,7 @@
 Each run directory is a seed: its actor, binary critic and repair model, on its test problems. Without `--run-dir` one
 is trained for each seed by the demo's recipe, on a MiniAPPS of that seed. Plain sampling and every arm begin with the
 same programs; a comparison cuts both sides, problem by problem, to the tokens that both have spent. 1@all submits one
-of the programs that pass the example tests, any one or the best ranked. Intervals are paired bootstraps over
+of the programs that pass the example tests, any one or the best ranked. Intervals are of paired differences over
 (seed, problem). Every part is a stage folder under `--out`: a killed benchmark continues where it was. Flags of the
 recipe (`--rounds.num-rounds 2`) may follow.
 """
@@ -24,21 +24,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coderl.stages.tables import programs_of, verdicts_of
 from rich.console import Console
 from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.critic_sampling.search import CriticSamplingConfig
-from coderl.evaluation import anytime
-from coderl.evaluation.anytime import METRICS, Attempt, Attempts
-from coderl.evaluation.pass_at_k import average, paired_bootstrap
-from coderl.recipe import RunConfig, SampleConfig, load_recipe
+from coderl.critic_sampling import anytime
+from coderl.critic_sampling.anytime import METRICS, Attempt, Attempts
+from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.engines.settings import SampleConfig
+from coderl.evaluation.pass_at_k import average, paired_difference
+from coderl.recipe import RunConfig, load_recipe
 from coderl.stages import stages
 from coderl.stages.console import Reporter
 from coderl.stages.rank import rank_programs
 from coderl.stages.run import RECIPE, run
-from coderl.stages.tables import programs_of, verdicts_of
+from coderl.stages.search_report import of_samples, of_search
 from coderl.types import (
     InputError,
     LabelledProblem,
@@ -214,7 +216,7 @@ def judge(seed: Seed, arm: str, num_inputs: int) -> Attempts:
         critic=seed.run_dir / "binary-critic" / "model", num_inputs=num_inputs, execution=seed.execution,
         prompt=seed.config.prompt, seed=seed.config.seed, reporter=seed.reporter,
     )  # fmt: skip
-    read = anytime.of_samples if arm == PLAIN else anytime.of_search
+    read = of_samples if arm == PLAIN else of_search
     return read(folder / "sample", verdicts_of(folder / "execute"), folder / "rank")
 
 
@@ -247,7 +249,7 @@ def contrasts(seeds: dict[str, dict[str, Attempts]]) -> dict[str, Any]:
                 scored = anytime.score(arms[side], budgets, METRICS[of])
                 scores.update({f"{seed}/{problem}": value for problem, value in scored.items()})
         if ours:
-            interval = paired_bootstrap(ours, theirs, seed=0)
+            interval = paired_difference(ours, theirs)
             means = {"ours": statistics.fmean(ours.values()), "theirs": statistics.fmean(theirs.values())}
             what = f"{arm}, {metric} - {other}, {other_metric}"
             found[name] = {**records.plain(interval), **means, "what": what}

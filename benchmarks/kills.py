@@ -22,7 +22,7 @@ from pathlib import Path
 from programs import corpus
 from rich.progress import track
 
-from coderl import records
+from coderl import records, tables
 from coderl.execution import ExecutionConfig
 from coderl.stages import stages
 from coderl.stages.console import Reporter
@@ -43,7 +43,7 @@ def write_programs(folder: Path, repeats: int) -> list[LabelledProblem]:
     ]
     # A comment keeps repeated programs from being recognised as one.
     rows = [Program(f"p{i}", 0, f"{sample.code}\n# {i}") for i, sample in enumerate(samples)]
-    table = records.PartedTable(folder / "programs", Program)
+    table = tables.PartedTable(folder / "programs", Program)
     for index, start in enumerate(range(0, len(rows), PART_SIZE)):
         table.write(index, rows[start : start + PART_SIZE])
     return problems

@@ -6,7 +6,7 @@
 Each seed is a MiniAPPS of its own with a model of its own: one warm start, and from it every arm, with as many
 problems, samples and updates; the control with more cross-entropy has as many CPU-seconds as all of the actor-critic
 arm's sampling, execution, critic and updates. Each model is tested at the temperature that suits it best on validation
-problems. Intervals are paired bootstraps over (seed, problem). Every part is a stage folder under `--out`: a killed
+problems. Intervals are of paired differences over (seed, problem). Every part is a stage folder under `--out`: a killed
 benchmark continues where it was. Flags of the recipe (`--rounds.num-rounds 2`) may follow.
 """
 
@@ -31,12 +31,13 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl import records
+from coderl.engines.settings import SampleConfig
 from coderl.evaluation.figures import DotRow, dot_chart
-from coderl.evaluation.pass_at_k import Estimate, Summary, paired_bootstrap
-from coderl.recipe import RunConfig, SampleConfig, load_recipe
+from coderl.evaluation.pass_at_k import Estimate, Summary, paired_difference
+from coderl.recipe import RunConfig, load_recipe
 from coderl.stages import learning, run, stages
 from coderl.stages.console import Reporter
-from coderl.stages.report import evaluation
+from coderl.stages.evaluate import evaluation
 from coderl.types import LabelledProblem
 
 FIRST_SEED = 10
@@ -281,7 +282,7 @@ def _pooled(of_seeds: dict[int, Measured], what: str, metric: str = "pass@1") ->
 
 def _contrast(ours: Scores, theirs: Scores) -> dict[str, float]:
     """Return ours minus theirs in points, with its 95% interval."""
-    interval = paired_bootstrap(ours, theirs, seed=0)
+    interval = paired_difference(ours, theirs)
     return {name: round(100 * getattr(interval, name), 2) for name in ("mean", "low", "high")}
 
 
@@ -351,7 +352,8 @@ def figure_of(report: dict[str, Any]) -> str:
     """Return an SVG of every model's scores on held-out problems, with 95% intervals over (seed, problem)."""
     rows = []
     for model, row in report["models"].items():
-        estimates = {name: Estimate(row[key] / 100, row[f"{key}_error"] / 100, 0) for name, key in PANELS.items()}
+        bars = {name: (row[key], 1.96 * row[f"{key}_error"]) for name, key in PANELS.items()}
+        estimates = {name: Estimate(x / 100, (x - bar) / 100, (x + bar) / 100, 0) for name, (x, bar) in bars.items()}
         note = f"{row['train_cpu_s']:.0f} CPU-s of training"
         rows.append(DotRow(model.replace("_", " "), note, model != "actor_critic", estimates))
     drawn = str(dot_chart(rows, list(PANELS), "% of held-out problems"))

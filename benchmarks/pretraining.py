@@ -11,7 +11,7 @@ no comment: what may be cut is a statement that the token limit left open. `whol
 such an m, which tells models apart that are too weak for more. The authors' own continuation, cut to as many tokens, is
 measured in the same way. A model that has learned masked spans alone is also asked in its own format: what
 `<extra_id_0>` after the given lines stands for. Differences are of the last model's samples minus the first's best way,
-with paired bootstraps over the functions.
+with intervals of paired differences over the functions.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from statistics import fmean
 
 import torch
 
-from coderl import records
-from coderl.corpus import CorpusFile
+from coderl import records, tables
 from coderl.engines import transformers as sampling
-from coderl.engines.transformers import SamplingConfig
-from coderl.evaluation.pass_at_k import paired_bootstrap
+from coderl.engines.settings import SamplingConfig
+from coderl.evaluation.pass_at_k import paired_difference
 from coderl.models.lm import LanguageModel
+from coderl.training.packed import CorpusFile
 
 Scores = dict[str, dict[str, float]]
 """Measure -> function's file -> mean over its continuations."""
@@ -98,16 +98,18 @@ def differences(table: dict[tuple[str, str], Scores], at: str) -> dict[str, dict
     found = {}
     for key in ("parses", "begins"):
         best = max(first, key=lambda row: fmean(table[row][key].values()))
-        interval = paired_bootstrap(table[last][key], table[best][key], seed=0)
-        found[key] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-        bounds = f"({interval.low:+.1f} to {interval.high:+.1f})"
-        print(f"{key}: {', '.join(last)} minus {', '.join(best)}: {interval.mean:+.1f} {bounds}")
+        ours, theirs = ({name: value / 100 for name, value in table[row][key].items()} for row in (last, best))
+        interval = paired_difference(ours, theirs)
+        low, high = 100 * interval.low, 100 * interval.high
+        found[key] = {"mean": 100 * interval.mean, "low": low, "high": high}
+        bounds = f"({low:+.1f} to {high:+.1f})"
+        print(f"{key}: {', '.join(last)} minus {', '.join(best)}: {100 * interval.mean:+.1f} {bounds}")
     return found
 
 
 def tasks_of(corpus: Path, model: LanguageModel, num_files: int) -> list[Task]:
     """One function or class of each file, the files in an order that their names decide."""
-    files = sorted(records.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
+    files = sorted(tables.read_table(corpus / "validation", CorpusFile), key=lambda f: _digest(f.path))
     tasks = []
     for file in files:
         heads = [head for node in ast.parse(file.text).body if (head := _head(node, file.text, model)) is not None]

@@ -49,8 +49,9 @@ def make_problems(folder: Path, num_problems: int, num_bytes: float) -> None:
 
 def make_tables(folder: Path, num_problems: int, num_programs: int) -> None:
     """Write the programs of a `sample` stage, and made-up verdicts of an `execute` stage and of the example tests."""
-    from coderl import records
     from coderl.stages.tables import VerdictRow
+
+    from coderl import records
     from coderl.types import Program
 
     rng = np.random.default_rng(1)

@@ -21,18 +21,18 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tokenizer():
     """A byte-level BPE of 400 tokens."""
-    from coderl.models import lm
+    from coderl.models import tiny as tiny_models
 
-    return lm.train_tokenizer(["print(int(input()) + 1)\n", "for i in range(3):\n    print(i)\n"], 400)
+    return tiny_models.train_tokenizer(["print(int(input()) + 1)\n", "for i in range(3):\n    print(i)\n"], 400)
 
 
 @pytest.fixture
 def tiny(tokenizer):
     """Fresh models with the same random weights every time, a step of which takes milliseconds: `tiny("llama")`."""
-    from coderl.models import lm
+    from coderl.models import tiny as tiny_models
 
     def make(family="t5", **options):
-        build, own = {"t5": (lm.tiny_t5, {"dropout": 0.0}), "llama": (lm.tiny_llama, {})}[family]
+        build, own = {"t5": (tiny_models.tiny_t5, {"dropout": 0.0}), "llama": (tiny_models.tiny_llama, {})}[family]
         return build(tokenizer, **{"d_model": 16, "num_layers": 1, "num_heads": 2, **own, **options})
 
     return make

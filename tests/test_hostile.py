@@ -1,7 +1,7 @@
 """Corrupt, cut off and hostile files: each is one line that names it, and nothing in it is run.
 
-Pickles are in `interop/test_pickles.py` and `pipeline/test_original_files.py`, original checkpoints in
-`critic/test_original_checkpoint.py`, single problems in `problems/`, tables in `pipeline/test_tables.py`.
+Pickles are in `interop/test_pickles.py` and `interop/test_original_files.py`, original checkpoints in
+`interop/test_original_checkpoint.py`, single problems in `problems/`, tables in `evaluation/test_counts.py`.
 """
 
 import gzip
@@ -18,10 +18,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from coderl import records
+from coderl import records, tables
 from coderl.cli import main
-from coderl.models.lm import tiny_t5, train_tokenizer
-from coderl.stages.tables import VerdictRow
+from coderl.evaluation.counts import JUDGED
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.types import (
     InputError,
     Outcome,
@@ -128,7 +128,7 @@ def test_numbers_that_are_none_in_the_originals_results(value: str, problems: Pa
 
 @pytest.mark.parametrize("text", ["[]", "3", DEEP, '{"outputs": 3}', "9" * 5000, "{"])
 def test_a_spoilt_manifest(text: str, problems: Path, tmp_path: Path, refused: Refused):
-    records.PartedTable(tmp_path / "s" / "programs", Program).write(0, [Program("0007", 0, "print(1)")])
+    tables.PartedTable(tmp_path / "s" / "programs", Program).write(0, [Program("0007", 0, "print(1)")])
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "manifest.json").write_text(text)
     line = refused("execute", "--programs", tmp_path / "s", "--problems", problems, "--out", tmp_path / "v")
@@ -149,7 +149,7 @@ def test_a_problem_id_that_cannot_name_a_file(name: str, tmp_path: Path, refused
 
 def test_a_program_of_another_folders_problem(problems: Path, tmp_path: Path, refused: Refused):
     stage = tmp_path / "s"
-    records.PartedTable(stage / "programs", Program).write(0, [Program("../../x", 0, "open('canary', 'w')")])
+    tables.PartedTable(stage / "programs", Program).write(0, [Program("../../x", 0, "open('canary', 'w')")])
     for command in (["execute", "--out", tmp_path / "v"], ["export-original", tmp_path / "inner" / "out"]):
         line = refused(*command, "--programs", stage, "--problems", problems)
         assert "problem '../../x', which is not among" in line
@@ -188,12 +188,12 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(problems: Path, refused: Re
 @pytest.mark.parametrize("table", ["programs", "verdicts"])
 def test_a_spoilt_part_of_a_table(spoilt: str, table: str, problems: Path, tmp_path: Path, refused: Refused):
     program = Program("0007", 0, "print(1)")
-    records.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
-    verdict = VerdictRow.of(program, Verdict(Outcome.PASSED_TEST))
-    records.PartedTable(tmp_path / "s" / "verdicts", VerdictRow).write(0, [verdict])
+    tables.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
+    judged = (program.key, Verdict(Outcome.PASSED_TEST))
+    tables.PartedTable(tmp_path / "s" / "verdicts", JUDGED).write(0, [judged])
     part = tmp_path / "s" / table / "part-000000.parquet"
     if spoilt == "other":
-        records.write_table(part, [], StdinTest)
+        tables.write_table(part, [], StdinTest)
     else:
         part.write_bytes(part.read_bytes()[:300] if spoilt == "cut" else b"")
     both = ["--programs", tmp_path / "s", "--problems", problems]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl.cli import app
+from coderl.cli import build, main
 from coderl.evaluation import paper
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,8 +91,8 @@ def name_of(command: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", sorted(set(map(name_of, COMMANDS))))
 def test_every_named_command_is_there_with_its_flags(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
-    assert tuple(app.parse_commands(name)[0]) == name
-    app([*name, "--help"], exit_on_error=False, result_action="return_value")
+    assert tuple(build(name).parse_commands(name)[0]) == name
+    main([*name, "--help"])
     printed = capsys.readouterr().out
     for command in COMMANDS:
         if name_of(command) == name:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.types import (
     InputError,
     Outcome,
@@ -33,13 +33,13 @@ ROWS = [
 
 
 def test_rows_come_back_as_they_went_in(tmp_path: Path):
-    records.write_table(tmp_path / "t.parquet", ROWS, Row)
-    assert list(records.read_table(tmp_path / "t.parquet", Row)) == ROWS
+    tables.write_table(tmp_path / "t.parquet", ROWS, Row)
+    assert list(tables.read_table(tmp_path / "t.parquet", Row)) == ROWS
 
 
 def test_a_lone_surrogate_in_a_program_does_not_break_the_table(tmp_path: Path):
-    records.write_table(tmp_path / "t.parquet", [Program("p", 0, "x = '\ud800'")], Program)
-    (row,) = records.read_table(tmp_path / "t.parquet", Program)
+    tables.write_table(tmp_path / "t.parquet", [Program("p", 0, "x = '\ud800'")], Program)
+    (row,) = tables.read_table(tmp_path / "t.parquet", Program)
     assert row.code == "x = '?'"
 
 
@@ -49,12 +49,12 @@ def test_a_table_that_fails_half_way_leaves_nothing(tmp_path: Path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        records.write_table(tmp_path / "t.parquet", rows(), Row, group_size=1)
+        tables.write_table(tmp_path / "t.parquet", rows(), Row, group_size=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_are_read_in_order_and_a_missing_one_is_known(tmp_path: Path):
-    table = records.PartedTable(tmp_path / "programs", Row)
+    table = tables.PartedTable(tmp_path / "programs", Row)
     table.write(1, ROWS[1:])
     assert (table.has(0), table.has(1)) == (False, True)
     table.write(0, ROWS[:1])
@@ -67,23 +67,23 @@ def test_a_broken_or_missing_table_is_one_line(tmp_path: Path, content: bytes | 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=word):
-        list(records.read_table(path, Row))
+        list(tables.read_table(path, Row))
 
 
 def test_a_table_of_other_rows_is_refused_by_name(tmp_path: Path):
-    records.write_table(tmp_path / "t.parquet", [Program("p", 0, "x")], Program)
+    tables.write_table(tmp_path / "t.parquet", [Program("p", 0, "x")], Program)
     with pytest.raises(InputError, match="outcome"):
-        list(records.read_table(tmp_path / "t.parquet", Row))
+        list(tables.read_table(tmp_path / "t.parquet", Row))
 
 
 def test_a_stage_is_complete_only_after_finish_and_as_long_as_its_files_are_there(tmp_path: Path):
-    stage = records.Stage.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
+    stage = records.StageFolder.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
     records.write_text(stage.path / "out.txt", "x")
     assert not stage.is_complete
-    stage.finish(num_programs=1)
-    again = records.Stage.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
+    stage.finish({"num_programs": 1})
+    again = records.StageFolder.open(tmp_path / "sample", config={"n": 1}, inputs={"model": "abc"})
     assert again.is_complete
-    assert again.facts == {"num_programs": 1}
+    assert records.facts_of(again.path) == {"num_programs": 1}
     (stage.path / "out.txt").unlink()
     assert not again.is_complete
 
@@ -94,27 +94,27 @@ def test_a_stage_is_complete_only_after_finish_and_as_long_as_its_files_are_ther
     [({"n": 2}, {"model": "abc"}, "n: 1 then, 2 now"), ({"n": 1}, {"model": "xyz"}, 'model: "abc" then, "xyz" now')],
 )
 def test_stale_work_is_refused_with_what_changed(tmp_path: Path, finished: bool, config: dict, inputs: dict, said: str):
-    stage = records.Stage.open(tmp_path / "s", config={"n": 1}, inputs={"model": "abc"})
+    stage = records.StageFolder.open(tmp_path / "s", config={"n": 1}, inputs={"model": "abc"})
     if finished:
-        stage.finish()
+        stage.finish({})
     with pytest.raises(InputError, match=said):
-        records.Stage.open(tmp_path / "s", config=config, inputs=inputs)
+        records.StageFolder.open(tmp_path / "s", config=config, inputs=inputs)
 
 
 def test_a_setting_that_is_new_and_off_refuses_no_work(tmp_path: Path):
-    records.Stage.open(tmp_path / "s", config={"optim": {"n": 1}}).finish()
-    assert records.Stage.open(tmp_path / "s", config={"optim": {"n": 1, "new": None}}).is_complete
+    records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1}}, inputs={}).finish({})
+    assert records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": None}}, inputs={}).is_complete
     with pytest.raises(InputError, match=r"\(optim.new: null then, 0 now\)"):
-        records.Stage.open(tmp_path / "s", config={"optim": {"n": 1, "new": 0}})
+        records.StageFolder.open(tmp_path / "s", config={"optim": {"n": 1, "new": 0}}, inputs={})
 
 
-def test_the_content_hash_follows_the_bytes_and_not_the_facts(tmp_path: Path):
+def test_the_hash_of_a_finished_stage_follows_the_bytes_and_not_the_facts(tmp_path: Path):
     hashes = []
     for name, text, fact in [("a", "x", 1), ("b", "x", 2), ("c", "y", 1)]:
-        stage = records.Stage.open(tmp_path / name, config={})
+        stage = records.StageFolder.open(tmp_path / name, config={}, inputs={})
         records.write_text(stage.path / "out.txt", text)
-        stage.finish(fact=fact)
-        hashes.append(stage.content_hash)
+        stage.finish({"fact": fact})
+        hashes.append(records.hash_stage(stage.path))
     assert hashes[0] == hashes[1] != hashes[2]
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from coderl.extraction import complete, extract_code
+from coderl.settings import Config
 from coderl.types import (
     AssertTest,
     InputError,
@@ -21,6 +24,16 @@ from coderl.types import (
 PromptStyle = Literal["default", "apps_train", "apps_generate", "chatml", "humaneval"]
 """`default` serves training, sampling and scoring alike; `apps_train` and `apps_generate` are the two templates of the
 original, for its checkpoints; `chatml` is for instruction-tuned models; `humaneval` is the code to complete itself."""
+
+
+class PromptConfig(Config):
+    """How a problem becomes tokens, the same in every stage."""
+
+    style: PromptStyle = "default"
+    """The template; the original's two are `apps_train` and `apps_generate`."""
+    max_prompt_tokens: Annotated[int, Field(ge=8)] = 600
+    max_program_tokens: Annotated[int, Field(ge=8)] = 512
+
 
 _MAX_MESSAGE_CHARS = 300
 
@@ -54,11 +67,6 @@ def actor_prompt(problem: Problem, style: PromptStyle = "default") -> str:
     the problem shows follow its statement, as the paper says of MBPP.
     """
     return actor_parts(problem, style).text()
-
-
-def critic_prompt(problem: Problem, style: PromptStyle = "default") -> str:
-    """Return what the critic reads: the same as the actor, whose programs it judges."""
-    return actor_prompt(problem, style)
 
 
 def actor_parts(problem: Problem, style: PromptStyle = "default") -> PromptParts:

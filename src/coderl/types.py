@@ -84,6 +84,8 @@ class Problem:
     starter_code: str = ""
     example_tests: tuple[UnitTest, ...] = ()
     """Tests that the problem statement itself shows."""
+    prelude: str = ""
+    """What the data set runs before every program, in its process: imports, classes such as LeetCode's `ListNode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,6 @@ class LabelledProblem:
     solutions: tuple[str, ...] = ()
     checker: str | None = None
     """Source of `check(stdin, expected, printed) -> bool` for problems with many right answers; None to compare."""
-    prelude: str = ""
-    """What the data set runs before every program, in its process: imports, classes such as LeetCode's `ListNode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,40 @@ class Program:
     kind: ProgramKind = ProgramKind.SAMPLE
     tokens: tuple[int, ...] = ()
     """As drawn, end of sequence included; empty where the text did not come from a model."""
+
+    @property
+    def key(self) -> ProgramKey:
+        """What names it in its stage."""
+        return ProgramKey(self.problem_id, self.kind, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramKey:
+    """What names a program among those of a stage: the columns by which tables about programs are joined."""
+
+    problem_id: str
+    kind: ProgramKind
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a critic of U outcomes says of one program."""
+
+    program_probs: tuple[float, ...]
+    """p(u | W, D) for each outcome u; the last is `passed`."""
+    token_probs: tuple[tuple[float, ...], ...]
+    """p(u | w_1..w_t, D), one row a program token."""
+
+    @property
+    def program_value(self) -> float:
+        """The probability that the program passes: q(W)."""
+        return self.program_probs[-1]
+
+    @property
+    def prefix_values(self) -> tuple[float, ...]:
+        """The probability of passing after each token."""
+        return tuple(row[-1] for row in self.token_probs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +169,22 @@ class Verdict:
     """What kept the sandbox from an outcome; such a program is left out of training and counted."""
     cpu_s: float = 0.0
     wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A program of which it is known what became of it: what networks learn from."""
+
+    program: Program
+    verdict: Verdict
+    score: Score | None = None
+    """Of the critic, where it was asked."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it: a rollout has no fault."""
+        assert self.verdict.outcome is not None
+        return self.verdict.outcome
 
 
 class SandboxError(RuntimeError):

@@ -12,12 +12,12 @@ from coderl import records
 from coderl.cli import main
 from coderl.codexglue import stages as codexglue
 from coderl.codexglue.pairs import read_pairs
-from coderl.models import lm
+from coderl.codexglue.settings import CodexglueConfig, CodexglueTask
+from coderl.models import tiny as tiny_models
 from coderl.models.lm import LanguageModel
-from coderl.recipe import CodexglueConfig, codexglue_config
 from coderl.stages.console import Reporter
 from coderl.training.losses import CrossEntropyExample, validation_loss
-from coderl.training.optim import OptimConfig
+from coderl.training.settings import OptimConfig
 
 NAMES, SIGNS = "abcdefgh", "+-*/%&"
 SPLITS = {"train": 12, "valid": 6, "test": 6}
@@ -68,9 +68,9 @@ def write_task(task: str, folder: Path) -> Path:
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     texts = [lines(kind, n, s) for kind in ("java", "c_sharp", "fixed", "text") for n in NAMES for s in SIGNS]
-    tokenizer = lm.train_tokenizer(texts, 300, num_sentinels=1)
-    lm.tiny_t5(tokenizer, d_model=32, num_layers=1, num_heads=2, dropout=0.0).save(folder / "t5")
-    lm.tiny_llama(tokenizer, d_model=64, num_layers=2, num_heads=4).save(folder / "llama")
+    tokenizer = tiny_models.train_tokenizer(texts, 300, num_sentinels=1)
+    tiny_models.tiny_t5(tokenizer, d_model=32, num_layers=1, num_heads=2, dropout=0.0).save(folder / "t5")
+    tiny_models.tiny_llama(tokenizer, d_model=64, num_layers=2, num_heads=4).save(folder / "llama")
     return folder
 
 
@@ -110,10 +110,11 @@ def test_a_tiny_model_learns_the_task(task, flags, family, models, tmp_path):
 
 
 def finetune(models: Path, data: Path, out: Path, **optim: object) -> None:
-    given = CodexglueConfig(optim=OptimConfig(learning_rate=1e-2, batch_size=12, warmup_steps=0, **optim))
-    config = codexglue_config("refinement", given)
-    codexglue.finetune(out, actor=models / "t5", task="refinement", data=data, language="java", config=config,
-                       reporter=Reporter(quiet=True))  # fmt: skip
+    config = CodexglueConfig(
+        task="refinement", optim=OptimConfig(learning_rate=1e-2, batch_size=12, warmup_steps=0, **optim)
+    )
+    how = {"config": config, "reporter": Reporter(quiet=True)}
+    codexglue.finetune_codexglue(out, actor=models / "t5", data=data, **how)
 
 
 def test_a_killed_run_ends_with_the_same_weights(models, tmp_path, monkeypatch):
@@ -150,7 +151,7 @@ def test_it_stops_when_the_validation_loss_no_longer_falls(models, tmp_path):
     losses = [rows[0]["validation_start_loss"], *(row["validation_loss"] for row in rows if "validation_loss" in row)]
     best = losses.index(min(losses))
     assert len(losses) == best + 1 + 2 < 50
-    config = codexglue_config("refinement", CodexglueConfig())
+    config = CodexglueConfig(task="refinement")
     model = LanguageModel.load(tmp_path / "run" / "model")
     examples = codexglue._examples(model, read_pairs("refinement", data, "valid"), config)
     assert validation_loss(model, examples)["loss"] == pytest.approx(min(losses), abs=1e-4)
@@ -169,12 +170,11 @@ def test_a_killed_evaluation_goes_on_where_it_was(models, tmp_path, monkeypatch)
         return real(*args)
 
     monkeypatch.setattr(codexglue, "_predictions", dies)
-    settings = {"model": models / "t5", "task": "refinement", "data": data, "split": "test", "language": "java",
-                "config": CodexglueConfig(max_target_tokens=8), "num_beams": 1,
-                "reporter": Reporter(quiet=True)}  # fmt: skip
+    config = CodexglueTask(task="refinement", max_target_tokens=8)
+    settings = {"model": models / "t5", "data": data, "config": config, "reporter": Reporter(quiet=True)}
     with pytest.raises(KeyboardInterrupt):
-        codexglue.predict(tmp_path / "out", **settings)
-    codexglue.predict(tmp_path / "out", **settings)
+        codexglue.predict_codexglue(tmp_path / "out", **settings)
+    codexglue.predict_codexglue(tmp_path / "out", **settings)
     assert count == 4  # three parts, one of them begun twice
     assert len((tmp_path / "out" / "predictions.txt").read_text().splitlines()) == 6
 
@@ -200,7 +200,7 @@ def test_a_prediction_is_one_line(models, monkeypatch):
     model = LanguageModel.load(models / "t5")
     drawn = tuple(model.encode_program(" a\r\n\n\tb\n"))
     monkeypatch.setattr(codexglue, "greedy", lambda *_args, **_kwargs: [drawn])
-    found = codexglue._predictions(model, [codexglue.Pair("3", "x", "y")], CodexglueConfig(), 1)
+    found = codexglue._predictions(model, [codexglue.Pair("3", "x", "y")], CodexglueTask(task="refinement"), 1)
     assert found == [codexglue.Prediction("3", "a \tb")]
 
 
@@ -213,12 +213,12 @@ def test_the_settings_are_codet5s_unless_given():
         "refinement": (32, 5e-5, 240, 240, 5, 50),
     }
     for task, row in wanted.items():
-        found = codexglue_config(task, CodexglueConfig())
+        found = CodexglueConfig.model_validate({"task": task})
         optim = found.optim
         lengths = (found.max_source_tokens, found.max_target_tokens)
         assert (optim.batch_size, optim.learning_rate, *lengths, optim.patience, optim.num_epochs) == row
         assert (optim.schedule, optim.warmup_steps, optim.weight_decay) == ("linear", 1000, 0.0)
-    changed = codexglue_config("refinement", CodexglueConfig(max_source_tokens=64, optim=OptimConfig(batch_size=3)))
+    changed = CodexglueConfig(task="refinement", max_source_tokens=64, optim=OptimConfig(batch_size=3))
     assert (changed.max_source_tokens, changed.max_target_tokens) == (64, 240)
     assert (changed.optim.batch_size, changed.optim.num_epochs) == (3, 50)
 

@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from coderl import records
-from coderl.corpus import CorpusFile, DroppedFile
+from coderl import records, tables
+from coderl.corpus import DroppedFile
 from coderl.corpus import build as corpus
-from coderl.corpus.build import CorpusConfig, build, held_out_projects
-from coderl.stages import stages
+from coderl.corpus.build import CorpusConfig, build_corpus, held_out_projects
 from coderl.stages.console import Reporter
+from coderl.training.packed import CorpusFile
 from coderl.types import InputError
 
 QUIET = Reporter(quiet=True)
@@ -57,9 +57,9 @@ CONFIG = CorpusConfig(max_bytes=15_000, validation_share=0.3, shard_bytes=2_000)
 
 
 def made(out, folder, config=CONFIG):
-    build(out, folders=[folder], config=config, reporter=QUIET)
-    splits = {s: list(records.read_table(out / s, CorpusFile)) for s in ("train", "validation")}
-    return splits, list(records.read_table(out / "dropped", DroppedFile))
+    build_corpus(out, folders=[folder], config=config, reporter=QUIET)
+    splits = {s: list(tables.read_table(out / s, CorpusFile)) for s in ("train", "validation")}
+    return splits, list(tables.read_table(out / "dropped", DroppedFile))
 
 
 def test_what_is_kept_and_why_the_rest_is_not(folder, tmp_path):
@@ -89,7 +89,7 @@ def test_what_is_kept_and_why_the_rest_is_not(folder, tmp_path):
     for file in kept:
         assert file.text == (folder.parent / file.path).read_bytes().decode().replace("\r\n", "\n")
         ast.parse(file.text)
-    facts = stages.facts_of(tmp_path / "out")
+    facts = records.facts_of(tmp_path / "out")
     assert {reason: n["num_files"] for reason, n in facts["dropped"].items()} == Counter(reasons.values())
     assert facts["kept"]["train"]["num_files"] == len(splits["train"])
     assert facts["kept"]["validation"]["num_bytes"] == sum(len(f.text.encode()) for f in splits["validation"])
@@ -107,12 +107,12 @@ def test_no_project_is_on_both_sides(folder, tmp_path):
 
 def test_shards_are_of_bounded_size_and_mix_projects(folder, tmp_path):
     made(tmp_path / "out", folder)
-    parts = records.parts_of(tmp_path / "out" / "train")
-    sizes = [[len(f.text.encode()) for f in records.read_table(part, CorpusFile)] for part in parts]
+    parts = tables.parts_of(tmp_path / "out" / "train")
+    sizes = [[len(f.text.encode()) for f in tables.read_table(part, CorpusFile)] for part in parts]
     assert len(parts) > 3
     assert all(sum(rows[:-1]) < 2_000 for rows in sizes)
     assert all(sum(rows) >= 2_000 for rows in sizes[:-1])
-    order = [f.project for f in records.read_table(tmp_path / "out" / "train", CorpusFile)]
+    order = [f.project for f in tables.read_table(tmp_path / "out" / "train", CorpusFile)]
     assert order != sorted(order)
 
 

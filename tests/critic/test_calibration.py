@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coderl.critic import calibration
-from coderl.critic.values import CriticScore
-from coderl.types import Outcome
+from coderl.types import Outcome, Score
 
 
 def brute_auroc(scores, positives):
@@ -67,7 +66,7 @@ def test_reliability_bins_hold_every_prediction_once():
 
 def score(*prefix_values):
     rows = tuple((1 - v, v) for v in prefix_values)
-    return CriticScore(rows[-1], rows)
+    return Score(rows[-1], rows)
 
 
 def test_prefix_auroc_reads_the_prefix_of_each_share_of_tokens():
@@ -80,9 +79,9 @@ def test_prefix_auroc_reads_the_prefix_of_each_share_of_tokens():
 
 def test_report():
     scores = [
-        CriticScore((0.1, 0.2, 0.3, 0.4), ((0.1, 0.2, 0.3, 0.4),)),
-        CriticScore((0.1, 0.2, 0.6, 0.1), ((0.1, 0.2, 0.6, 0.1),)),
-        CriticScore((0.1, 0.2, 0.1, 0.6), ((0.1, 0.2, 0.1, 0.6),)),
+        Score((0.1, 0.2, 0.3, 0.4), ((0.1, 0.2, 0.3, 0.4),)),
+        Score((0.1, 0.2, 0.6, 0.1), ((0.1, 0.2, 0.6, 0.1),)),
+        Score((0.1, 0.2, 0.1, 0.6), ((0.1, 0.2, 0.1, 0.6),)),
     ]
     found = calibration.report(scores, [Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.RUNTIME_ERROR])
     assert found.num_programs == 3

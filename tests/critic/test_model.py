@@ -11,7 +11,7 @@ from coderl.critic.model import (
     running_max,
     running_mean,
 )
-from coderl.models import lm
+from coderl.models import tiny as tiny_models
 from coderl.models.lm import Batch
 from coderl.types import InputError
 
@@ -191,7 +191,7 @@ def test_save_and_load(tiny, tmp_path, num_outcomes, pooling):
     critic.save(tmp_path / "critic")
     other = Critic.load(tmp_path / "critic")
     assert other.temperature.item() == 1.75
-    assert (other.num_outcomes, other.pooling, other.is_binary) == (num_outcomes, pooling, num_outcomes == 2)
+    assert (other.num_outcomes, other.pooling) == (num_outcomes, pooling)
     batch = critic.model.collate(PROMPTS, PROGRAMS)
     assert torch.equal(other.program_logits(batch), critic.program_logits(batch))
 
@@ -228,7 +228,7 @@ def test_three_outcomes_are_refused(tiny):
 
 def test_the_head_depends_on_its_seed_alone(tokenizer):
     torch.manual_seed(1)
-    one = Critic(lm.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
+    one = Critic(tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
     torch.manual_seed(2)
-    two = Critic(lm.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
+    two = Critic(tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1), seed=4)
     assert torch.equal(one.head.weight, two.head.weight)

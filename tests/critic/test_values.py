@@ -5,8 +5,8 @@ import torch
 
 from coderl.critic.columns import outcome_column
 from coderl.critic.model import Critic
-from coderl.critic.values import CriticScore, values
-from coderl.types import Outcome
+from coderl.critic.values import values
+from coderl.types import Outcome, Score
 
 PROMPTS = [(10, 11), (10, 12, 13), (14,), (10, 11)]
 PROGRAMS = [(20, 2), (21, 22, 23, 24, 2), (2,), (25, 26, 2)]
@@ -41,7 +41,7 @@ def test_scoring_turns_dropout_off_and_leaves_the_mode_as_it_was(tiny):
 
 
 def test_values_name_the_last_column():
-    score = CriticScore((0.4, 0.6), ((0.9, 0.1), (0.4, 0.6)))
+    score = Score((0.4, 0.6), ((0.9, 0.1), (0.4, 0.6)))
     assert score.program_value == 0.6
     assert score.prefix_values == (0.1, 0.6)
 

@@ -5,12 +5,14 @@ import pytest
 from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import NoRound, PrefixRequest
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
-from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample
-from coderl.engines.actor import Actor, PromptConfig
-from coderl.engines.transformers import SamplingConfig
+from coderl.critic_sampling.search import critic_sample
+from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.engines.actor import Actor
+from coderl.engines.settings import SamplingConfig
 from coderl.execution import ExecutionConfig, open_executor
-from coderl.models.lm import tiny_t5, train_tokenizer
-from coderl.stages.stages import run_example_tests
+from coderl.models.tiny import tiny_t5, train_tokenizer
+from coderl.prompts import PromptConfig
+from coderl.stages.critic_sample import run_example_tests
 from coderl.types import (
     AssertTest,
     CallTest,

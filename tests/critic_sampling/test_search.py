@@ -3,25 +3,27 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coderl.critic_sampling.candidates import (
+    NOT_IN_TABLES,
+    Candidate,
     NoRound,
-    SearchRow,
+    SearchResult,
     Spend,
-    rows,
 )
-from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample, critic_sample_many
-from coderl.records import read_table, write_table
+from coderl.critic_sampling.search import critic_sample, critic_sample_many
+from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.tables import read_table, write_table
 from coderl.types import (
     LabelledProblem,
     Outcome,
     Problem,
     Program,
     ProgramKind,
+    Score,
     StdinTest,
     Verdict,
 )
@@ -76,7 +78,7 @@ class FakeModels:
 
     def score(self, items):
         self.scored.append([p.code for _, p in items])
-        return [FakeScore(p.code) for _, p in items]
+        return [score_of(p.code) for _, p in items]
 
     def run_tests(self, items):
         self.tested.append([p.code for _, p in items])
@@ -92,11 +94,10 @@ class FakeModels:
         return Verdict(outcome, test_outcomes=(outcome,))
 
 
-class FakeScore:
-    def __init__(self, code):
-        passed = [{"p": 0.9}.get(c, int(c) / 10 if c.isdigit() else 0.6) for c in code]
-        self.token_probs = np.array([[1 - v, v] for v in [*passed, passed[-1]]])
-        self.program_probs = self.token_probs[-1]
+def score_of(code):
+    passed = [{"p": 0.9}.get(c, int(c) / 10 if c.isdigit() else 0.6) for c in code]
+    rows = tuple((1 - v, v) for v in [*passed, passed[-1]])
+    return Score(rows[-1], rows)
 
 
 def search(codes, models, problem=PROBLEM, repairer=True, critic=True, **config):
@@ -419,10 +420,10 @@ def test_a_problem_with_hidden_tests_cannot_be_searched():
 def test_candidates_survive_a_table(tmp_path):
     """What is written is what is read: kinds, parents, outcomes and missing values."""
     result = search(["abpc", "!"], FakeModels(), keep="all")
-    written = list(rows(result))
-    write_table(tmp_path / "candidates.parquet", written, type(written[0]))
-    assert list(read_table(tmp_path / "candidates.parquet", type(written[0]))) == written
-    assert [(r.kind, r.parent, r.example_outcome, r.is_returned) for r in written[:3]] == [
+    write_table(tmp_path / "candidates.parquet", result.candidates, Candidate, without=NOT_IN_TABLES)
+    read = list(read_table(tmp_path / "candidates.parquet", Candidate, without=NOT_IN_TABLES))
+    assert read == list(result.candidates)
+    assert [(c.program.kind, c.parent, c.result and c.result.outcome, c.is_returned) for c in read[:3]] == [
         (SAMPLE, None, Outcome.PASSED_TEST, True),
         (SAMPLE, None, None, True),
         (REFINED, 0, Outcome.PASSED_TEST, True),
@@ -522,9 +523,11 @@ def test_where_no_round_is_possible_the_fallback_spends_all_the_tokens():
     assert len(set(models.seeds)) == len(models.seeds) == 4
 
 
-def test_a_row_of_the_table_says_what_became_of_the_search():
+def test_a_row_of_the_table_says_what_became_of_the_search(tmp_path):
     result = search(["apc", "b"], FakeModels(continuations=["1", "2"]), max_sampled_tokens=7)
-    assert SearchRow.of(result) == SearchRow("p", "no_budget", 0, 0, 7, 2, 2, 2)
+    write_table(tmp_path / "searches.parquet", [result], SearchResult, without=NOT_IN_TABLES)
+    (row,) = read_table(tmp_path / "searches.parquet", SearchResult, without=NOT_IN_TABLES)
+    assert row == SearchResult("p", NoRound.NO_BUDGET, 0, 0, Spend(7, 2, 2, 2))
 
 
 words = st.lists(st.text("abcp3!x", min_size=1, max_size=4), min_size=1, max_size=4)

@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from coderl.engines.beam import beam_search
-from coderl.engines.transformers import SamplingConfig, greedy
-from coderl.models import lm
+from coderl.engines.settings import SamplingConfig
+from coderl.engines.transformers import greedy
+from coderl.models import tiny as tiny_models
 from coderl.models.lm import LanguageModel
 
 
 @pytest.fixture(scope="module", params=["t5", "llama"])
 def model(request) -> LanguageModel:
-    tokenizer = lm.train_tokenizer(["print(1)\n"], 262, num_sentinels=1)
-    make, scale = {"t5": (lm.tiny_t5, 0.3), "llama": (lm.tiny_llama, 6.0)}[request.param]
+    tokenizer = tiny_models.train_tokenizer(["print(1)\n"], 262, num_sentinels=1)
+    make, scale = {"t5": (tiny_models.tiny_t5, 0.3), "llama": (tiny_models.tiny_llama, 6.0)}[request.param]
     made = make(tokenizer, d_model=16, num_layers=1, num_heads=2, seed=4)
     with torch.no_grad():
         made.backbone.get_input_embeddings().weight.mul_(scale)  # probabilities that differ, but not too much

@@ -2,19 +2,19 @@
 
 import pytest
 
-from coderl import records
+from coderl import tables
 from coderl.cli import main
 from coderl.evaluation import paper
+from coderl.evaluation.counts import CLOCKS, JUDGED
 from coderl.problems import jsonl
-from coderl.stages.tables import VerdictRow
 from coderl.types import (
     InputError,
     LabelledProblem,
     Outcome,
     Problem,
     Program,
-    ProgramKind,
     StdinTest,
+    Verdict,
 )
 
 
@@ -46,14 +46,11 @@ def test_the_benchmark_is_seen_from_the_problems():
 def write_run(folder, difficulty):
     problem = LabelledProblem(Problem("0001", "x", difficulty), hidden_tests=(StdinTest("", "1"),))
     jsonl.write(folder / "p.jsonl", [problem])
-    (folder / "programs").mkdir()
-    (folder / "verdicts").mkdir()
     outcomes = (Outcome.PASSED_TEST, Outcome.FAILED_TEST)
-    records.write_table(folder / "programs" / "part-000000.parquet", [Program("0001", i, "x") for i in (0, 1)], Program)
-    rows = [
-        VerdictRow("0001", ProgramKind.SAMPLE, i, o, None, "", None, (), "unsafe", None) for i, o in enumerate(outcomes)
-    ]
-    records.write_table(folder / "verdicts" / "part-000000.parquet", rows, VerdictRow)
+    programs = [Program("0001", i, "x") for i in (0, 1)]
+    tables.PartedTable(folder / "programs", Program).write(0, programs)
+    rows = [(program.key, Verdict(outcome)) for program, outcome in zip(programs, outcomes, strict=True)]
+    tables.PartedTable(folder / "verdicts", JUDGED, without=CLOCKS).write(0, rows)
     return ["evaluate", "--programs", str(folder), "--verdicts", str(folder), "--problems", str(folder / "p.jsonl"),
             "-k", "1", "--against", "paper"]  # fmt: skip
 

@@ -3,20 +3,24 @@
 import itertools
 import math
 from fractions import Fraction
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coderl.evaluation.pass_at_k import (
+    Estimate,
     ProblemCounts,
     average,
+    columns_of,
+    estimate,
     n_at_k,
-    paired_bootstrap,
+    paired_difference,
     pass_at_k,
+    percent,
     ranked_n_at_k,
     summarise,
-    with_ranked,
 )
 
 
@@ -176,24 +180,65 @@ def test_all_is_the_mean_over_the_problems_of_apps_as_the_paper_prints_it(row):
     """1000, 3000 and 1000 problems: all = 0.2 introductory + 0.6 interview + 0.2 competition, to the printed digits."""
     sizes = {"introductory": 1000, "interview": 3000, "competition": 1000}
     difficulties = {f"{name}{i}": name for name, size in sizes.items() for i in range(size)}
-    by_name = dict(zip(sizes, row, strict=False))
+    by_name = {name: score / 100 for name, score in zip(sizes, row, strict=False)}
     result = average({problem: by_name[name] for problem, name in difficulties.items()}, difficulties)
-    assert result["interview"].mean == pytest.approx(row[1])
-    assert result["all"].mean == pytest.approx(row[3], abs=0.02)
+    assert 100 * result["interview"].mean == pytest.approx(row[1])
+    assert 100 * result["all"].mean == pytest.approx(row[3], abs=0.02)
     assert list(result) == [*sizes, "all"]
 
 
-def test_standard_error_by_hand():
-    """Scores 0, 0, 1, 1: mean 1/2, sample variance 1/3, standard error sqrt(1/12)."""
-    scores = {"a": 0.0, "b": 0.0, "c": 1.0, "d": 1.0}
-    result = average(scores, {**dict.fromkeys("abc", "easy"), "d": "hard"})
-    assert result["all"].mean == 0.5
-    assert result["all"].standard_error == pytest.approx(math.sqrt(1 / 12))
-    assert result["hard"].standard_error is None
+def test_the_interval_of_0_of_6_and_6_of_6_is_wilsons():
+    """z^2 = 3.8415: 0 of 6 reaches to z^2 / (6 + z^2) = 0.3903, and 6 of 6 down to 1 less that."""
+    none, every = estimate([0.0] * 6), estimate([1.0] * 6)
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, pytest.approx(0.3903, abs=1e-4))
+    assert (every.mean, every.low, every.high) == (1.0, pytest.approx(0.6097, abs=1e-4), 1.0)
+    assert percent(none) == "0.0 (0.0 to 39.0)"
+
+
+def test_the_interval_of_3_of_10_is_wilsons():
+    """Centre (0.3 + 3.8415 / 20) / 1.38415 = 0.3555; half width 1.96 / 1.38415 root(0.021 + 3.8415 / 400) = 0.2477."""
+    found = estimate([1.0] * 3 + [0.0] * 7)
+    assert (found.low, found.high) == (pytest.approx(0.3555 - 0.2477, abs=2e-4), pytest.approx(0.6032, abs=2e-4))
+
+
+def test_shares_that_lie_close_together_count_as_more_problems():
+    """Four problems at 1/2: no spread, dispersion (0 + 2) / (4 + 2) = 1/3, so Wilson of 12 problems.
+
+    z^2 / 12 = 0.32012: half width root(0.32012 / 4 + 0.32012^2 / 4) / 1.32012 = 0.2462.
+    """
+    found = estimate([0.5] * 4)
+    assert (found.low, found.high) == (pytest.approx(0.2538, abs=1e-4), pytest.approx(0.7462, abs=1e-4))
+
+
+@given(st.lists(st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), min_size=1, max_size=12))
+def test_an_interval_holds_the_mean_and_is_never_without_width(values):
+    found = estimate(values)
+    assert 0 <= found.low <= found.mean + 1e-12
+    assert found.mean - 1e-12 <= found.high <= 1
+    assert found.high - found.low > 0.05
+    mirrored = estimate([1 - value for value in values])
+    assert (mirrored.low, mirrored.high) == (pytest.approx(1 - found.high), pytest.approx(1 - found.low))
+
+
+def test_an_interval_covers_the_true_share_of_few_problems_nineteen_times_of_twenty():
+    """1,000 draws of 6 problems, 5 samples each, from rates of mean 1/2; "mean +- 1.96 errors" covers it in 88%."""
+    random, num_covering = Random(0), 0
+    for _ in range(1000):
+        rates = [random.betavariate(1, 1) for _ in range(6)]
+        found = estimate([sum(random.random() < rate for _ in range(5)) / 5 for rate in rates])
+        num_covering += found.low <= 0.5 <= found.high
+    assert num_covering >= 940
+
+
+def test_no_share_is_outside_0_to_1_and_no_problem_says_nothing():
+    with pytest.raises(ValueError, match=r"got -0\.5"):
+        estimate([1.0, -0.5])
+    assert estimate([]) == Estimate(0.0, 0.0, 1.0, 0)
+    assert percent(None) == "\N{EN DASH}"
 
 
 def test_summary_counts_missing_and_untested_problems_as_zero_and_reports_them():
-    """Four problems; one solved half the time, one without results, one without tests, one short of samples."""
+    """Four problems; one solved half the time, one without results, one without tests, one short of verdicts."""
     counts = [
         ProblemCounts("half", "easy", 4, 2),
         ProblemCounts("missing", "easy", 0, 0, num_masked=4),
@@ -203,9 +248,38 @@ def test_summary_counts_missing_and_untested_problems_as_zero_and_reports_them()
     summary = summarise(counts, ks=[1, 4])
     assert summary.scores["pass@1"]["easy"].mean == pytest.approx(0.25)
     assert summary.scores["pass@1"]["all"].mean == pytest.approx((0.5 + 0 + 0 + 1) / 4)
-    assert summary.scores["pass@4"]["all"].mean == pytest.approx((1 + 0 + 0 + 1) / 4)
+    four = "pass@4 (1 with fewer verdicts)"  # of faults of the sandbox, and the row says so
+    assert summary.scores[four]["all"].mean == pytest.approx((1 + 0 + 0 + 1) / 4)
     assert (summary.num_problems, summary.num_missing, summary.num_untested) == (4, 1, 1)
-    assert (summary.num_short, summary.num_masked) == (1, 7)
+    assert (summary.num_masked, summary.unreached, summary.num_programs) == (7, (), (4, 4.0, 4))
+    assert len(summary.remarks()) == 3
+
+
+def test_a_k_that_some_problem_does_not_hold_is_left_out_and_named():
+    """5, 2 and no programs: pass@2 counts, pass@3 does not, though two of three problems have a score for it."""
+    counts = [ProblemCounts("a", "x", 5, 1), ProblemCounts("b", "x", 2, 2), ProblemCounts("c", "x", 0, 0)]
+    summary = summarise(counts, ks=[1, 2, 3, 1000])
+    assert list(summary.scores) == ["pass@1", "pass@2"]
+    assert summary.scores["pass@2"]["all"].mean == pytest.approx((2 / 5 + 1 + 0) / 3)
+    assert summary.unreached == (
+        "k=3 is left out: 1 of 2 problems hold fewer programs, the fewest 2",
+        "k=1000 is left out: 2 of 2 problems hold fewer programs, the fewest 2",
+    )
+    assert summary.size == "0 to 5 programs, 2.3 in the mean"
+    assert summarise(counts[:1], [1]).size == "5 programs"
+
+
+def test_two_draws_of_the_same_problems_count_together():
+    """Five runs of two programs hold ten: 1 of 4 right gives pass@4 of 1, which neither run alone could give."""
+    first, second = ProblemCounts("a", "x", 2, 0, 1, 0, num_masked=1), ProblemCounts("a", "x", 2, 1, 2, 1)
+    assert first + second == ProblemCounts("a", "x", 4, 1, 3, 1, num_masked=1)
+    assert (first + ProblemCounts("a", "x", 2, 1)).num_passing_examples is None
+    assert summarise([first + second], [4]).by_problem["pass@4"] == {"a": 1.0}
+
+
+def test_the_columns_are_all_and_the_difficulties_unless_there_is_one():
+    assert columns_of(["x", "all", "y", "x"]) == ["all", "x", "y"]
+    assert columns_of(["unknown", "all"]) == columns_of([]) == ["all"]
 
 
 def test_summary_names_the_fallback_of_n_at_k():
@@ -228,33 +302,33 @@ def test_summary_of_no_problem_is_empty_not_a_crash():
     assert summarise([], [1]).scores["pass@1"]["all"].num_problems == 0
 
 
-def test_paired_bootstrap_of_a_constant_difference_has_no_width():
-    a, b = {"x": 0.5, "y": 0.9}, {"x": 0.25, "y": 0.65}
-    interval = paired_bootstrap(a, b, seed=0, num_resamples=100)
-    assert (interval.mean, interval.low, interval.high) == pytest.approx((0.25, 0.25, 0.25))
+def test_a_paired_difference_by_hand():
+    """1, 0, 0, 0: mean 1/4; of six pairs 1/6, variance (1 + 1) / 6 - 1/36 = 11/36, half width 1.96 root(11/216)."""
+    ours, theirs = {"w": 1.0, "x": 0.5, "y": 0.0, "z": 1.0}, {"w": 0.0, "x": 0.5, "y": 0.0, "z": 1.0}
+    found, half = paired_difference(ours, theirs), 1.959964 * math.sqrt(11 / 216)
+    assert (found.mean, found.num_problems) == (0.25, 4)
+    assert (found.low, found.high) == (pytest.approx(1 / 6 - half, abs=1e-6), pytest.approx(1 / 6 + half, abs=1e-6))
 
 
-def test_paired_bootstrap_matches_the_exact_distribution_of_two_problems():
-    """Differences 1 and 0: resampled means are 0, 1/2, 1 with chances 1/4, 1/2, 1/4.
-
-    The 30th and 70th percentiles are both 1/2; the 20th and 80th are 0 and 1.
-    """
-    a, b = {"x": 1.0, "y": 0.0}, {"x": 0.0, "y": 0.0}
-    interval = paired_bootstrap(a, b, seed=3, num_resamples=4000, confidence=0.4)
-    assert (interval.mean, interval.low, interval.high) == (0.5, 0.5, 0.5)
-    wide = paired_bootstrap(a, b, seed=3, num_resamples=4000, confidence=0.6)
-    assert (wide.low, wide.high) == (0.0, 1.0)
+def test_no_difference_on_six_problems_is_no_certainty():
+    """Variance (0 + 1) / 8, half width 1.96 root(1/64) = 0.245; six that all differ by one reach from 0.17 to 1."""
+    same = {str(i): 0.0 for i in range(6)}
+    found = paired_difference(same, same)
+    assert (found.mean, found.low, found.high) == (0.0, pytest.approx(-0.245, abs=1e-3), pytest.approx(0.245, abs=1e-3))
+    lead = paired_difference(dict.fromkeys(same, 1.0), same)
+    assert (lead.mean, lead.high) == (1.0, 1.0)
+    assert 0 < lead.low < 0.9
 
 
-def test_paired_bootstrap_is_deterministic_and_antisymmetric_in_its_mean():
+def test_a_paired_difference_turns_over_with_its_sides():
     a, b = {str(i): (i % 3) / 2 for i in range(30)}, {str(i): (i % 2) / 2 for i in range(30)}
-    assert paired_bootstrap(a, b, seed=1) == paired_bootstrap(a, b, seed=1)
-    assert paired_bootstrap(a, b, seed=1).mean == pytest.approx(-paired_bootstrap(b, a, seed=1).mean)
+    one, other = paired_difference(a, b), paired_difference(b, a)
+    assert (one.mean, one.low) == (pytest.approx(-other.mean), pytest.approx(-other.high))
 
 
-def test_paired_bootstrap_refuses_unpaired_problems():
+def test_a_paired_difference_refuses_unpaired_problems():
     with pytest.raises(ValueError, match="unpaired: \\['y'\\]"):
-        paired_bootstrap({"x": 1.0}, {"x": 1.0, "y": 0.0}, seed=0)
+        paired_difference({"x": 1.0}, {"x": 1.0, "y": 0.0})
 
 
 def test_ranked_n_at_k_submits_the_best_and_names_its_fallback():
@@ -262,15 +336,18 @@ def test_ranked_n_at_k_submits_the_best_and_names_its_fallback():
 
     1@2: a 0, b 0, c 0. 2@2: a 1; b 0, as what fails the examples is not submitted, or 1 where it may be.
     """
-    counts = [ProblemCounts(p, d, 1, 1) for p, d in (("a", "x"), ("b", "y"), ("c", "y"))]
-    summary, difficulties = summarise(counts, [1]), {"a": "x", "b": "y", "c": "y"}
-    rankings = {"a": [(True, False), (True, True)], "b": [(False, True), (False, False)]}
-    one = with_ranked(summary, rankings, difficulties, 1, 2)
-    name = "1@2 ranked (none passes examples: zero)"
-    assert one.by_problem[name] == {"a": 0.0, "b": 0.0, "c": 0.0}
-    two = with_ranked(summary, rankings, difficulties, 2, 2)
-    assert two.scores["2@2 ranked (none passes examples: zero)"]["all"].mean == pytest.approx(1 / 3)
-    any_two = with_ranked(summary, rankings, difficulties, 2, 2, fallback="draw_from_all")
+    counts = [ProblemCounts("a", "x", 2, 1), ProblemCounts("b", "y", 2, 1), ProblemCounts("c", "y", 0, 0)]
+    order = {"a": [(True, False), (True, True)], "b": [(False, True), (False, False)]}
+    found = summarise(counts, [1], [(1, 2), (2, 2), (1, 5)], rankings=order)
+    assert list(found.scores) == [
+        "pass@1",
+        "1@2 ranked (none passes examples: zero)",
+        "2@2 ranked (none passes examples: zero)",
+    ]
+    assert found.by_problem["1@2 ranked (none passes examples: zero)"] == {"a": 0.0, "b": 0.0, "c": 0.0}
+    assert found.scores["2@2 ranked (none passes examples: zero)"]["all"].mean == pytest.approx(1 / 3)
+    assert found.unreached == ("k=5 is left out: 2 of 2 problems hold fewer programs, the fewest 2",)
+    any_two = summarise(counts, [1], [(2, 2)], rankings=order, fallback="draw_from_all")
     assert any_two.scores["2@2 ranked (none passes examples: draw from all)"]["all"].mean == pytest.approx(2 / 3)
-    short = with_ranked(summary, rankings, difficulties, 1, 5)
-    assert short.by_problem["1@5 ranked (none passes examples: zero)"] == {"a": 0.0, "b": 0.0, "c": 0.0}
+    short = summarise(counts, [1], [(1, 2)], rankings={**order, "a": [(True, True)]})
+    assert "1@2 ranked (none passes examples: zero; 1 with fewer verdicts)" in short.scores

@@ -12,7 +12,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from coderl.cli import main
 from coderl.critic.model import Critic
 from coderl.interop import original_checkpoint
-from coderl.models.lm import LanguageModel, train_tokenizer
+from coderl.models.lm import LanguageModel
+from coderl.models.tiny import train_tokenizer
 from coderl.types import InputError
 
 WIDTH = 16
@@ -80,7 +81,7 @@ def test_a_binary_critic_uses_the_first_two_of_four_outputs(backbone, error_head
     four, two = (original_checkpoint.load_critic(folder, tokenizer, binary=b) for b in (False, True))
     batch = four.model.collate([[5, 2]], [[1, 40, 2]])
     torch.testing.assert_close(two.program_logits(batch), four.program_logits(batch)[:, :2])
-    assert two.is_binary
+    assert two.num_outcomes == 2
 
 
 def test_an_actor_generates_with_its_own_head(backbone, tokenizer, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coderl.cli import app, main
+from coderl.cli import build, main
 from coderl.evaluation import paper
 from coderl.recipe import RunConfig, load_recipe
 
@@ -29,7 +29,8 @@ def test_every_flag_of_the_original_has_its_line(flag):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_page_is_understood(command):
-    app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+    arguments = shlex.split(command)[1:]
+    build(arguments).parse_args(arguments, exit_on_error=False, print_error=False)
 
 
 def test_the_page_has_commands():

@@ -8,6 +8,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from coderl.models import codet5, lm
+from coderl.models import tiny as tiny_models
 from coderl.types import InputError
 
 
@@ -52,7 +53,7 @@ def test_the_special_tokens_of_codet5(codet5_folder):
 
 def test_the_tokenizer_of_codet5_is_kept_with_its_model(codet5_folder, tmp_path):
     tokenizer = codet5.load_codet5_tokenizer(codet5_folder)
-    lm.tiny_t5(tokenizer, d_model=8, num_layers=1, num_heads=1).save(tmp_path / "m")
+    tiny_models.tiny_t5(tokenizer, d_model=8, num_layers=1, num_heads=1).save(tmp_path / "m")
     again = lm.LanguageModel.load(tmp_path / "m")
     assert again.encode_prompt("print( 1 )\n") == tokenizer.encode("print( 1 )\n")
     assert again.encode_program("x") == tokenizer.encode("x")
@@ -62,7 +63,7 @@ def test_the_tokenizer_of_codet5_is_kept_with_its_model(codet5_folder, tmp_path)
 def test_a_folder_laid_out_as_on_the_hub_is_loaded_as_it_is(codet5_folder, tmp_path):
     """`Salesforce/codet5-*` there: pickled weights, a RoBERTa tokenizer, the sentinels as added tokens; no fork."""
     ours = codet5.load_codet5_tokenizer(codet5_folder)
-    model = lm.tiny_t5(ours, d_model=8, num_layers=1, num_heads=1)
+    model = tiny_models.tiny_t5(ours, d_model=8, num_layers=1, num_heads=1)
     model.backbone.config.save_pretrained(tmp_path)
     torch.save(model.backbone.state_dict(), tmp_path / "pytorch_model.bin")
     for name in ("vocab.json", "merges.txt"):
@@ -86,7 +87,7 @@ def test_a_folder_laid_out_as_on_the_hub_is_loaded_as_it_is(codet5_folder, tmp_p
 
 
 def test_what_is_no_tokenizer_of_codet5_is_refused(tmp_path):
-    words = {token: i for i, token in enumerate([*lm.SPECIAL_TOKENS, "a", "b", "ab"])}
+    words = {token: i for i, token in enumerate([*tiny_models.SPECIAL_TOKENS, "a", "b", "ab"])}
     cases = [
         (None, None, "expected one"),
         (words, None, "expected one"),

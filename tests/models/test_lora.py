@@ -5,12 +5,13 @@ import sys
 import pytest
 import torch
 
-from coderl.models import lm, lora
+from coderl.models import lora
+from coderl.models import tiny as tiny_models
 from coderl.models.lm import LanguageModel
-from coderl.models.lora import LoraConfig
+from coderl.models.settings import LoraConfig
 from coderl.training.losses import CrossEntropyExample
-from coderl.training.optim import OptimConfig
-from coderl.training.warm_start import WarmStartConfig, warm_start
+from coderl.training.settings import OptimConfig, WarmStartConfig
+from coderl.training.warm_start import warm_start
 from coderl.types import InputError
 
 pytest.importorskip("peft")
@@ -19,12 +20,12 @@ EXAMPLES = [CrossEntropyExample((10, 11), (20, 21, 22, 2)), CrossEntropyExample(
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return lm.train_tokenizer(["print(int(input()) + 1)\n", "for i in range(3):\n    print(i)\n"], 400)
+    return tiny_models.train_tokenizer(["print(int(input()) + 1)\n", "for i in range(3):\n    print(i)\n"], 400)
 
 
 @pytest.fixture
 def base(tokenizer, tmp_path):
-    lm.tiny_llama(tokenizer, d_model=16, num_layers=2, num_heads=2).save(tmp_path / "base")
+    tiny_models.tiny_llama(tokenizer, d_model=16, num_layers=2, num_heads=2).save(tmp_path / "base")
     return tmp_path / "base"
 
 

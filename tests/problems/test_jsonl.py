@@ -31,17 +31,17 @@ assert_tests = st.tuples(st.just(AssertTest), texts.map(lambda t: f"assert f({t!
 tests = st.lists(stdin_tests | call_tests | assert_tests, max_size=3)
 ids = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
 names = st.sampled_from(["f", "größe", "_1"])
-shown = st.tuples(ids, texts.filter(str.strip), texts, names, texts, tests)
 sources = st.just("") | texts.map(repr)
-labelled = st.tuples(shown, tests, st.lists(texts, max_size=2).map(tuple), st.none() | sources, sources)
+shown = st.tuples(ids, texts.filter(str.strip), texts, names, texts, sources, tests)
+labelled = st.tuples(shown, tests, st.lists(texts, max_size=2).map(tuple), st.none() | sources)
 
 
 def build(drawn) -> LabelledProblem:
     def built(tests):
         return tuple(kind(*fields) for kind, *fields in tests)
 
-    (*fields, example_tests), hidden_tests, *others = drawn
-    return LabelledProblem(Problem(*fields, built(example_tests)), built(hidden_tests), *others)
+    (*fields, prelude, example_tests), hidden_tests, *others = drawn
+    return LabelledProblem(Problem(*fields, built(example_tests), prelude), built(hidden_tests), *others)
 
 
 @settings(max_examples=60, deadline=None)

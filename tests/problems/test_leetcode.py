@@ -105,7 +105,7 @@ def test_fields():
     assert labelled.problem.problem_id == "a-b"
     assert (labelled.problem.fn_name, labelled.problem.difficulty) == ("f", "easy")
     assert labelled.solutions == (METHOD.format("nums, k", "return 3"),)
-    assert labelled.prelude == PRELUDE
+    assert labelled.problem.prelude == PRELUDE
     assert job_of(labelled, "x") == Job("x", labelled.hidden_tests, "f", None, PRELUDE)
 
 

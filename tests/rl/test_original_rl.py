@@ -15,10 +15,11 @@ import torch
 from coderl import prompts
 from coderl.critic.model import Critic
 from coderl.critic.values import values
-from coderl.models import lm
+from coderl.models import tiny as tiny_models
 from coderl.problems import apps
 from coderl.rl import returns
-from coderl.rl.staged import ActorStepExample, ActorTrainingConfig, actor_loss_of
+from coderl.rl.settings import ActorTrainingConfig
+from coderl.rl.staged import ActorStepExample, actor_loss_of
 from coderl.training.losses import ActorExample, CrossEntropyExample
 from coderl.types import Outcome
 
@@ -39,9 +40,11 @@ ADVANTAGES = {
 @pytest.fixture(scope="module")
 def networks(shared_data):
     texts = [path.read_text() for path in sorted((shared_data / "apps" / "train").glob("*/gen_solutions.json"))]
-    tokenizer = lm.train_tokenizer(texts, 500)
-    actor = lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
-    critic = Critic(lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2, seed=3), pooling="legacy").eval()
+    tokenizer = tiny_models.train_tokenizer(texts, 500)
+    actor = tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
+    critic = Critic(
+        tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2, seed=3), pooling="legacy"
+    ).eval()
     with torch.no_grad():
         critic.head[0].weight.mul_(20.0)  # random scores that differ, as a trained critic's do
     return actor, critic

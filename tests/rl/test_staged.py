@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from coderl.rl.settings import ActorTrainingConfig
 from coderl.rl.staged import (
     ActorStepExample,
-    ActorTrainingConfig,
     actor_loss_of,
     drop_zero_returns,
     step_examples,
@@ -14,7 +14,7 @@ from coderl.rl.staged import (
 )
 from coderl.training import losses
 from coderl.training.losses import ActorExample, CrossEntropyExample
-from coderl.training.optim import OptimConfig
+from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
 SAMPLE = ActorExample((10, 11), (20, 21, 2), (0.5, -1.0, 2.0))
@@ -158,9 +158,9 @@ def test_what_is_asked_for_must_be_given(tiny):
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_rewarded_programs_become_likelier_and_punished_ones_less_likely(tiny, tokenizer, family):
     """Two programs of one prompt, +1 and -0.3: after 20 steps their log-probabilities have moved apart."""
-    from coderl.models import lm
+    from coderl.models import tiny as tiny_models
 
-    model = tiny() if family == "t5" else lm.tiny_llama(tokenizer, d_model=16, num_layers=1, num_heads=2)
+    model = tiny() if family == "t5" else tiny_models.tiny_llama(tokenizer, d_model=16, num_layers=1, num_heads=2)
     good, bad = (20, 21, 22, 2), (30, 31, 2)
     samples = [ActorExample((10, 11), good, (1.0,) * 4), ActorExample((10, 11), bad, (-0.3,) * 3)]
     before = [sum(log_probs(model, s)) for s in samples]

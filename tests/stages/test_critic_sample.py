@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.cli import main
 from coderl.critic.model import Critic
-from coderl.critic_sampling.candidates import CandidateRow, SearchRow
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate, NoRound, SearchResult
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.problems import jsonl
-from coderl.stages.stages import facts_of
+from coderl.records import facts_of
 from coderl.types import (
     LabelledProblem,
     Problem,
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     jsonl.write(out / "problems.jsonl", problems)
     rows = [Program(f"p{i}", 0, code, tokens=tuple(model.encode_program(code))) for i in range(NUM_PROBLEMS)]
-    records.PartedTable(out / "first" / "programs", Program).write(0, rows)
+    tables.PartedTable(out / "first" / "programs", Program).write(0, rows)
     return out
 
 
@@ -64,21 +64,26 @@ def whole(folder: Path) -> Path:
 
 
 def test_the_stage_writes_every_candidate_what_each_search_cost_and_why_none_was_possible(whole: Path):
-    rows = list(records.read_table(whole / "candidates", CandidateRow))
-    searches = {row.problem_id: row for row in records.read_table(whole / "searches", SearchRow)}
-    kinds = {i: {r.kind for r in rows if r.problem_id == f"p{i}" and r.round == 1} for i in range(NUM_PROBLEMS)}
+    rows = list(tables.read_table(whole / "candidates", Candidate, without=NOT_IN_TABLES))
+    searches = {
+        row.problem_id: row for row in tables.read_table(whole / "searches", SearchResult, without=NOT_IN_TABLES)
+    }
+    kinds = {
+        i: {r.program.kind for r in rows if r.program.problem_id == f"p{i}" and r.round == 1}
+        for i in range(NUM_PROBLEMS)
+    }
     assert kinds[0] == {ProgramKind.REFINED}
     assert kinds[1] == {ProgramKind.REPAIRED}
     assert kinds[NUM_PROBLEMS - 1] == set()
-    assert searches[f"p{NUM_PROBLEMS - 1}"].no_round == "no_example_tests"
+    assert searches[f"p{NUM_PROBLEMS - 1}"].no_round is NoRound.NO_EXAMPLE_TESTS
     assert searches["p0"].no_round is None
     for name, search in searches.items():
-        drawn = [len(r.tokens) - r.num_prefix_tokens for r in rows if r.problem_id == name]
-        assert search.num_sampled_tokens == sum(drawn)
+        drawn = [len(r.program.tokens) - r.num_prefix_tokens for r in rows if r.program.problem_id == name]
+        assert search.spend.num_sampled_tokens == sum(drawn)
     facts = facts_of(whole)
     assert facts["no_example_tests"] == 1
-    assert facts["num_tokens"] == sum(s.num_sampled_tokens for s in searches.values())
-    assert facts["num_tests"] == sum(s.num_executed_tests for s in searches.values()) >= NUM_PROBLEMS - 1
+    assert facts["num_tokens"] == sum(s.spend.num_sampled_tokens for s in searches.values())
+    assert facts["num_tests"] == sum(s.spend.num_executed_tests for s in searches.values()) >= NUM_PROBLEMS - 1
 
 
 def test_a_stage_killed_with_kill_9_goes_on_to_the_same_tables(folder: Path, whole: Path):

@@ -3,16 +3,16 @@
 import pytest
 from safetensors.numpy import load_file
 
-from coderl import records
-from coderl.corpus import CorpusFile
-from coderl.corpus.build import CorpusConfig, build
-from coderl.engines.actor import PromptConfig
-from coderl.recipe import PretrainConfig, TinyConfig
+from coderl import records, tables
+from coderl.corpus.build import CorpusConfig, build_corpus
+from coderl.models.settings import TinyConfig
+from coderl.records import facts_of
 from coderl.stages import pretrain as pretraining
-from coderl.stages import stages
 from coderl.stages.console import Reporter
-from coderl.training.optim import OptimConfig
-from coderl.training.packed import Windows
+from coderl.stages.init import init
+from coderl.stages.stage import Work
+from coderl.training.packed import CorpusFile, Windows
+from coderl.training.settings import OptimConfig, PretrainConfig
 from coderl.types import InputError, LabelledProblem, Problem
 
 QUIET = Reporter(quiet=True)
@@ -29,14 +29,14 @@ def corpus(tmp_path_factory):
             lines = [f"def function_{name}_{i}(value):\n    return value + {i}\n\n\n" for i in range(6)]
             (root / "src" / f"p{project}" / f"m{number}.py").write_text("".join(lines))
     config = CorpusConfig(any_licence=True, validation_share=0.2, shard_bytes=2_000, similarity=1.0)
-    build(root / "corpus", folders=[root / "src"], config=config, reporter=QUIET)
+    build_corpus(root / "corpus", folders=[root / "src"], config=config, reporter=QUIET)
     return root / "corpus"
 
 
 @pytest.fixture(scope="module")
 def untrained(corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("init") / "init"
-    pretraining.initialise(out, corpus=corpus, config=TINY, seed=0, reporter=QUIET)
+    init(out, corpus=corpus, config=TINY, seed=0, reporter=QUIET)
     return out / "model"
 
 
@@ -52,7 +52,7 @@ def config_of(corpus, **more):
 
 
 def run(out, model, config):
-    pretraining.pretrain(out, actor=model, problems=[], config=config, prompt=PromptConfig(), reporter=QUIET)
+    pretraining.pretrain(out, actor=model, config=config, reporter=QUIET)
     return load_file(out / "model" / "model.safetensors")
 
 
@@ -62,7 +62,7 @@ def same(first, second):
 
 def test_both_objectives_report_a_falling_validation_loss(corpus, untrained, tmp_path):
     weights = run(tmp_path / "out", untrained, config_of(corpus))
-    facts = stages.facts_of(tmp_path / "out")
+    facts = facts_of(tmp_path / "out")
     for objective in ("masked_span", "next_token"):
         rows = records.read_jsonl(tmp_path / "out" / objective / "metrics.jsonl")
         assert [row["step"] for row in rows if "validation_loss" in row] == [3, 6, 8]
@@ -75,35 +75,35 @@ def test_both_objectives_report_a_falling_validation_loss(corpus, untrained, tmp
 
 def test_no_token_of_the_corpus_is_lost(corpus, untrained, tmp_path):
     model = pretraining.LanguageModel.load(untrained)
-    pretraining.pack_corpus(tmp_path, model, config_of(corpus), QUIET)
+    pretraining.pack_corpus(Work(tmp_path, QUIET), model, corpus, config_of(corpus))
     for split in ("train", "validation"):
-        packed = [t for window in Windows(tmp_path / split) for t in window]
-        files = [f for part in records.parts_of(corpus / split) for f in records.read_table(part, CorpusFile)]
+        packed = [t for window in Windows(tmp_path / pretraining.PACKED / split) for t in window]
+        files = [f for part in tables.parts_of(corpus / split) for f in tables.read_table(part, CorpusFile)]
         assert packed == [t for file in files for t in model.encode_program(file.text)]
         assert model.decode(packed) == "".join(file.text for file in files)
 
 
 def test_the_first_shards_alone(corpus, untrained, tmp_path):
     model = pretraining.LanguageModel.load(untrained)
-    assert len(records.parts_of(corpus / "train")) > 2
-    pretraining.pack_corpus(tmp_path, model, config_of(corpus, num_shards=2), QUIET)
-    assert len(records.parts_of(tmp_path / "train")) == 2
+    assert len(tables.parts_of(corpus / "train")) > 2
+    pretraining.pack_corpus(Work(tmp_path, QUIET), model, corpus, config_of(corpus, num_shards=2))
+    assert len(tables.parts_of(tmp_path / pretraining.PACKED / "train")) == 2
 
 
 @pytest.mark.parametrize("objective", ["packing", "masked_span", "next_token"])
 def test_an_interrupted_run_ends_with_the_same_weights(corpus, untrained, tmp_path, monkeypatch, objective):
     whole = run(tmp_path / "whole", untrained, config_of(corpus))
-    log_steps, pack = pretraining.log_steps, pretraining.pack
+    log_steps, pack = Work.log_steps, pretraining.pack
     num_packed = []
 
-    def interrupted_log(steps, folder, *more):
+    def interrupted_log(work, steps, title, *, below, **more):
         def some():
             for step in steps:
                 yield step
                 if step.step == 5:
                     raise KeyboardInterrupt
 
-        return log_steps(some() if folder.name == objective else steps, folder, *more)
+        return log_steps(work, some() if below == objective else steps, title, below=below, **more)
 
     def interrupted_pack(*arguments):
         num_packed.append(1)
@@ -112,7 +112,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(corpus, untrained, tmp_pa
         return pack(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining, "log_steps", interrupted_log)
+        patch.setattr(Work, "log_steps", interrupted_log)
         patch.setattr(pretraining, "pack", interrupted_pack)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "out", untrained, config_of(corpus))
@@ -128,18 +128,16 @@ def test_the_solutions_of_problems(corpus, untrained, tmp_path):
         for n in range(8)
     ]
     config = config_of(None)
-    pretraining.pretrain(
-        tmp_path, actor=untrained, problems=problems, config=config, prompt=PromptConfig(), reporter=QUIET
-    )
-    facts = stages.facts_of(tmp_path)
+    pretraining.pretrain(tmp_path, actor=untrained, problems=problems, config=config, reporter=QUIET)
+    facts = facts_of(tmp_path)
     assert facts["masked_span"]["num_steps"] == facts["next_token"]["num_steps"] == 8
     losses = [row["loss"] for row in records.read_jsonl(tmp_path / "next_token" / "metrics.jsonl")]
     assert losses[-1] < losses[0]
 
 
 def test_the_same_seed_makes_the_same_model(corpus, untrained, tmp_path):
-    pretraining.initialise(tmp_path / "again", corpus=corpus, config=TINY, seed=0, reporter=QUIET)
-    pretraining.initialise(tmp_path / "other", corpus=corpus, config=TINY, seed=1, reporter=QUIET)
+    init(tmp_path / "again", corpus=corpus, config=TINY, seed=0, reporter=QUIET)
+    init(tmp_path / "other", corpus=corpus, config=TINY, seed=1, reporter=QUIET)
     first, again, other = (
         load_file(p / "model.safetensors") for p in (untrained, tmp_path / "again/model", tmp_path / "other/model")
     )
@@ -161,7 +159,7 @@ def test_a_broken_shard_is_refused(corpus, untrained, tmp_path):
 
     broken = tmp_path / "corpus"
     shutil.copytree(corpus, broken)
-    part = records.parts_of(broken / "train")[1]
+    part = tables.parts_of(broken / "train")[1]
     whole = part.read_bytes()
     part.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"part-000001\.parquet: not a readable Parquet file"):

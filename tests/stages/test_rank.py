@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
-from coderl.engines.actor import PromptConfig
+from coderl import tables
+from coderl.critic_sampling.ranking import RANKED, rankings
+from coderl.evaluation.counts import JUDGED
 from coderl.execution import ExecutionConfig
+from coderl.stages import rank as stage
 from coderl.stages.console import Reporter
-from coderl.stages.rank import Ranked, rank_programs, rankings
-from coderl.stages.tables import VerdictRow
 from coderl.types import (
     LabelledProblem,
     Outcome,
@@ -33,27 +33,31 @@ def programs(tmp_path: Path) -> Path:
     """Two programs that are the largest, one that is the last number, a wrong one, and one of another problem."""
     rows = [Program("a", i, code) for i, code in enumerate((LAST, LARGEST, SUM, SORTED))]
     rows += [Program("b", 0, "print(1)"), Program("a", 0, SUM, ProgramKind.BASELINE)]
-    records.PartedTable(tmp_path / "sample" / "programs", Program).write(0, rows)
+    tables.PartedTable(tmp_path / "sample" / "programs", Program).write(0, rows)
     return tmp_path / "sample"
 
 
-def rank(out: Path, programs: Path, problems: list[Problem]) -> list[Ranked]:
-    rank_programs(
-        out, programs=programs, problems=problems, critic=None, num_inputs=6, execution=ExecutionConfig(num_workers=1),
-        prompt=PromptConfig(), seed=0, reporter=Reporter(quiet=True), chunk_size=1,
-    )  # fmt: skip
-    return list(records.read_table(out / "rankings", Ranked))
+@pytest.fixture(autouse=True)
+def _a_problem_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "CHUNK_SIZE", 1)
+
+
+def rank(out: Path, programs: Path, problems: list[Problem]) -> list:
+    """Return (key, ranking) rows."""
+    how = {"num_inputs": 6, "execution": ExecutionConfig(num_workers=1)}
+    stage.rank(out, programs=programs, problems=problems, reporter=Reporter(quiet=True), **how)
+    return list(tables.read_table(out / "rankings", RANKED))
 
 
 def test_programs_that_behave_alike_come_first(programs: Path, tmp_path: Path):
     """Of the three that pass the example, two do the same elsewhere too; the shorter of these is first."""
     found = rank(tmp_path / "rank", programs, PROBLEMS)
-    assert [row.index for row in found if row.problem_id == "a"] == [1, 0, 3, 2]
-    assert [row.class_size for row in found if row.problem_id == "a"] == [2, 1, 2, 1]
-    assert [(row.example_outcome, row.place) for row in found if row.problem_id == "b"] == [(None, 0)]
+    assert [key.index for key, _ in found if key.problem_id == "a"] == [1, 0, 3, 2]
+    assert [row.class_size for key, row in found if key.problem_id == "a"] == [2, 1, 2, 1]
+    assert [(row.example_outcome, row.place) for key, row in found if key.problem_id == "b"] == [(None, 0)]
     outcomes = (Outcome.FAILED_TEST, Outcome.PASSED_TEST, Outcome.FAILED_TEST, Outcome.PASSED_TEST)
-    verdicts = [VerdictRow.of(Program("a", i, ""), Verdict(u)) for i, u in enumerate(outcomes)]
-    records.PartedTable(tmp_path / "execute" / "verdicts", VerdictRow).write(0, verdicts)
+    verdicts = [(Program("a", i, "").key, Verdict(u)) for i, u in enumerate(outcomes)]
+    tables.PartedTable(tmp_path / "execute" / "verdicts", JUDGED).write(0, verdicts)
     assert rankings(tmp_path / "rank", tmp_path / "execute", ["c", "b", "a"]) == {
         "c": [], "b": [], "a": [(True, True), (True, False), (True, True), (False, False)]
     }  # fmt: skip

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from coderl.critic.lines import line_values
-from coderl.critic.values import CriticScore
+from coderl.critic.lines import line_values, token_texts
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.engines.actor import Actor
 from coderl.execution import ExecutionConfig
-from coderl.models.lm import tiny_t5, train_tokenizer
+from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.stages.repair_program import read_problem, repair_program, text_of
 from coderl.types import (
     InputError,
     Outcome,
     Problem,
     Program,
+    Score,
     StdinTest,
 )
 
@@ -56,7 +56,7 @@ class Critic(PrefixScorer):
         for _, program in items:
             seen = ["[" in self.model.decode(program.tokens[: t + 1]) for t in range(len(program.tokens))]
             rows = tuple((0.8, 0.2) if bad else (0.1, 0.9) for bad in seen)
-            scores.append(CriticScore(rows[-1], rows))
+            scores.append(Score(rows[-1], rows))
         return scores
 
 
@@ -108,13 +108,14 @@ def test_a_line_has_the_value_of_its_last_token(model):
     """The end of sequence stands behind the last line's end and counts for it; lines that are not read have none."""
     tokens = model.encode_program(BROKEN)
     values = [i / 100 for i in range(len(tokens))]
-    lines = line_values(BROKEN, model, tokens, values)
+    texts = token_texts(model, tokens)
+    lines = line_values(BROKEN, texts, values)
     assert [line.text for line in lines] == BROKEN.splitlines()
     assert lines[-1].value == values[-1]
     assert lines[0].value < lines[1].value < lines[2].value
-    cut = line_values(BROKEN, model, tokens[:3], values[:3])
+    cut = line_values(BROKEN, texts[:3], values[:3])
     assert (cut[0].value, cut[2].value) == (values[2], None)
-    assert [line.value for line in line_values(BROKEN, model, tokens, None)] == [None] * 3
+    assert [line.value for line in line_values(BROKEN, texts, None)] == [None] * 3
 
 
 def test_a_problem_that_cannot_be_used_is_one_line(tmp_path):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from coderl import records
+from coderl import records, tables
 from coderl.cli import main
-from coderl.models.lm import tiny_t5, train_tokenizer
-from coderl.stages import stages
+from coderl.evaluation.counts import JUDGED
+from coderl.interop import grade
+from coderl.models.tiny import tiny_t5, train_tokenizer
+from coderl.stages import execute as stage
 from coderl.types import Program, Verdict
 
 NUM_PROBLEMS, NUM_PROGRAMS, PROBLEMS_A_PART = 50, 8, 16
@@ -30,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (problem / "input_output.json").write_text(json.dumps({"inputs": [""], "outputs": [str(i)]}))
         texts = [f"print({i if n < i % 9 else -1})" for n in range(NUM_PROGRAMS)]
         programs.append([Program(problem.name, n, text, tokens=(1, 2)) for n, text in enumerate(texts)])
-    table = records.PartedTable(folder / "sample" / "programs", Program)
+    table = tables.PartedTable(folder / "sample" / "programs", Program)
     for part in range(math.ceil(NUM_PROBLEMS / PROBLEMS_A_PART)):
         chosen = programs[part * PROBLEMS_A_PART : (part + 1) * PROBLEMS_A_PART]
         table.write(part, [program for group in chosen for program in group])
@@ -46,7 +48,7 @@ def test_fifty_folders_killed_continued_and_scored(data: Path, tmp_path: Path, m
     execute(data, tmp_path / "whole")
     parts = sorted(p.name for p in (tmp_path / "whole" / "verdicts").iterdir())
     assert len(parts) == 4
-    run_parts = stages._run_parts
+    run_parts = stage._run_parts
 
     def killed_in_the_third_part(*arguments, **named):
         for number, _ in enumerate(run_parts(*arguments, **named)):
@@ -55,7 +57,7 @@ def test_fifty_folders_killed_continued_and_scored(data: Path, tmp_path: Path, m
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "_run_parts", killed_in_the_third_part)
+        patch.setattr(stage, "_run_parts", killed_in_the_third_part)
         with pytest.raises(SystemExit):
             execute(data, tmp_path / "killed")
     assert sorted(p.name for p in (tmp_path / "killed" / "verdicts").iterdir()) == parts[:2]
@@ -64,7 +66,7 @@ def test_fifty_folders_killed_continued_and_scored(data: Path, tmp_path: Path, m
         assert (tmp_path / "killed" / "verdicts" / part).read_bytes() == (
             tmp_path / "whole" / "verdicts" / part
         ).read_bytes()
-    facts = stages.facts_of(tmp_path / "killed")
+    facts = records.facts_of(tmp_path / "killed")
     tested = [i for i in range(NUM_PROBLEMS) if i % 10]
     assert facts["outcomes"]["passed_test"] == sum(i % 9 for i in tested)
     assert facts["num_untested"] == 5 * NUM_PROGRAMS
@@ -84,14 +86,14 @@ def test_programs_are_read_without_their_tokens(data: Path, tmp_path: Path, monk
     def job(program: Program, *_):
         seen.append(program)
 
-    monkeypatch.setattr(stages, "_job", job)
+    monkeypatch.setattr(stage, "_job", job)
     execute(data, tmp_path / "out")
     assert len(seen) == NUM_PROBLEMS * NUM_PROGRAMS
     assert {program.tokens for program in seen} == {()}
 
 
 def test_a_samples_file_becomes_parts_of_bounded_size(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stages, "_PART_ROWS", 3)
+    monkeypatch.setattr(grade, "PART_ROWS", 3)
     names = [f"{i:04d}" for i in (1, 10, 2, 1, 10, 3, 1)]  # 10 has no tests
     lines = [json.dumps({"task_id": name, "solution": f"print({int(name)})"}) + "\n" for name in names]
     (tmp_path / "samples.jsonl").write_text("".join(lines))
@@ -105,14 +107,9 @@ def test_a_samples_file_becomes_parts_of_bounded_size(data: Path, tmp_path: Path
 
 def test_a_fault_is_a_row_of_the_results(tmp_path: Path):
     program = Program("0001", 0, "print(1)")
-    records.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
-    records.PartedTable(tmp_path / "v" / "verdicts", stages.VerdictRow).write(
-        0, [stages.VerdictRow.of(program, Verdict(None, fault="no fork"))]
-    )
-    records.PartedTable(tmp_path / "v" / "costs", stages.Cost).write(
-        0, [stages.Cost.of(program, Verdict(None, fault="no fork"))]
-    )
-    (row,) = records.read_jsonl(stages.write_results(tmp_path / "v", tmp_path / "s"))
+    tables.PartedTable(tmp_path / "s" / "programs", Program).write(0, [program])
+    tables.PartedTable(tmp_path / "v" / "verdicts", JUDGED).write(0, [(program.key, Verdict(None, fault="no fork"))])
+    (row,) = records.read_jsonl(grade.write_results(tmp_path / "v", tmp_path / "s"))
     assert (row["passed"], row["result"]) == (None, "sandbox error: no fork")
 
 
@@ -130,7 +127,7 @@ def test_mbpp_by_a_model_of_apps_without_training(tmp_path: Path, capsys: pytest
           "--sampling.temperature", "1.2", "--sampling.max-new-tokens", "5",
           "--prompt.max-prompt-tokens", "382"])  # fmt: skip
     main(["execute", "--programs", str(tmp_path / "s"), *where, "--out", str(tmp_path / "v"), "--num-workers", "1"])
-    drawn = {p.problem_id for p in records.read_table(tmp_path / "s" / "programs", Program)}
+    drawn = {p.problem_id for p in tables.read_table(tmp_path / "s" / "programs", Program)}
     assert drawn == {"mbpp_11", "mbpp_510"}
     shutil.rmtree(tmp_path / "model")
     judged = ["evaluate", "--programs", str(tmp_path / "s"), "--verdicts", str(tmp_path / "v"), *where]
@@ -141,4 +138,4 @@ def test_mbpp_by_a_model_of_apps_without_training(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit) as stopped:
         main([*judged, "-k", "80", "1000"])
     assert stopped.value.code == 2
-    assert "k=1000: no problem has more than 6 programs with a verdict" in capsys.readouterr().err
+    assert "k=1000" in capsys.readouterr().err

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from coderl import records
-from coderl.stages.tables import TrainedSample, VerdictRow
+from coderl import records, tables
+from coderl.evaluation.counts import JUDGED
+from coderl.stages.train_actor import TrainedSample
 from coderl.stages.verify import compare, num_steps_of, verify_resume
 from coderl.types import (
     InputError,
@@ -23,9 +24,9 @@ def write_run(folder: Path, *, weight=1.0, mean_return=0.5, loss=2.0, cpu_s=1.0,
     stage = folder / "round-00" / "actor"
     (stage / "model").mkdir(parents=True)
     save_file({"w": torch.tensor([weight])}, stage / "model" / "model.safetensors")
-    records.PartedTable(stage / "samples", TrainedSample).write(0, [TrainedSample("a", 3, staleness, mean_return)])
-    verdict = VerdictRow.of(Program("a", 0, ""), Verdict(Outcome.PASSED_TEST))
-    records.PartedTable(stage / "verdicts", VerdictRow).write(0, [verdict])
+    tables.PartedTable(stage / "samples", TrainedSample).write(0, [TrainedSample("a", 3, staleness, mean_return)])
+    judged = (Program("a", 0, "").key, Verdict(Outcome.PASSED_TEST, cpu_s=cpu_s))
+    tables.PartedTable(stage / "verdicts", JUDGED).write(0, [judged])
     (stage / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": loss, "cpu_s": cpu_s}) + "\n")
     records.write_json(stage / records.MANIFEST, {"facts": {"cpu_s": cpu_s}})
     return folder

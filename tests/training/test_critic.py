@@ -9,15 +9,9 @@ from coderl.critic.calibration import report
 from coderl.critic.model import Critic
 from coderl.critic.values import values
 from coderl.training import losses
-from coderl.training.critic import (
-    CriticTrainingConfig,
-    calibrate,
-    critic_validation,
-    fit_head,
-    train_critic,
-)
+from coderl.training.critic import calibrate, critic_validation, fit_head, train_critic
 from coderl.training.losses import CriticExample
-from coderl.training.optim import OptimConfig
+from coderl.training.settings import CriticTrainingConfig, OptimConfig
 from coderl.types import InputError, Outcome
 
 PASSED, FAILED = Outcome.PASSED_TEST, Outcome.FAILED_TEST

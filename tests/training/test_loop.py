@@ -14,7 +14,7 @@ from torch import nn
 
 from coderl.training import losses
 from coderl.training.loop import TrainingError, train
-from coderl.training.optim import OptimConfig
+from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
 CONFIG = OptimConfig(learning_rate=1e-2, batch_size=8, num_epochs=3, warmup_steps=2, schedule="linear", seed=5)
@@ -264,8 +264,8 @@ from coderl.training import losses
 from coderl.training.loop import train
 from coderl.training.losses import CrossEntropyExample
 from coderl.training.optim import OptimConfig
-tokenizer = lm.train_tokenizer(["print(int(input()) + 1)\\n", "for i in range(3):\\n    print(i)\\n"], 400)
-model = lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2, dropout=0.0)
+tokenizer = tiny_models.train_tokenizer(["print(int(input()) + 1)\\n", "for i in range(3):\\n    print(i)\\n"], 400)
+model = tiny_models.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2, dropout=0.0)
 examples = [CrossEntropyExample((10, 11 + i % 3), (*range(20 + i % 4, 22 + i % 4 + i % 5), 2)) for i in range(24)]
 config = OptimConfig(learning_rate=1e-2, batch_size=8, num_epochs=2, checkpoint_every_steps=2)
 steps = list(train(model, examples, losses.cross_entropy_of, config, checkpoint_dir=Path(sys.argv[1])))

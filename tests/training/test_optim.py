@@ -5,13 +5,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import (
-    OptimConfig,
-    build_optimiser,
-    fraction_done,
-    learning_rate,
-    plan_batches,
-)
+from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches
+from coderl.training.settings import OptimConfig
 
 
 def test_the_papers_warm_start_schedule():

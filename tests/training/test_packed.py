@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderl import records
+from coderl import tables
 from coderl.training.loop import train
 from coderl.training.losses import cross_entropy_of, num_tokens, validation_loss
-from coderl.training.optim import OptimConfig, plan_batches
+from coderl.training.optim import plan_batches
 from coderl.training.packed import Window, Windows, pack
 from coderl.training.pretrain import WindowExamples, pretrain_on_windows
+from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
 many_files = st.lists(st.lists(st.integers(0, 9), max_size=30), max_size=20)
@@ -34,7 +35,7 @@ def shards(tmp_path):
     """Three shards of windows of 8 tokens, each window of numbers of its own; the last of a shard is shorter."""
 
     def write(windows_of_shards=(5, 3, 6)):
-        table = records.PartedTable(tmp_path / "packed", Window)
+        table = tables.PartedTable(tmp_path / "packed", Window)
         for index, count in enumerate(windows_of_shards):
             first = sum(windows_of_shards[:index])
             rows = [Window(tuple(range(5 + 8 * n, 13 + 8 * n))) for n in range(first, first + count)]
@@ -55,7 +56,7 @@ def test_windows_are_read_back_in_order(shards):
 
 
 def test_a_folder_without_windows_is_refused(tmp_path):
-    records.PartedTable(tmp_path, Window).write(0, [])
+    tables.PartedTable(tmp_path, Window).write(0, [])
     with pytest.raises(InputError, match="no tokens"):
         Windows(tmp_path)
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderl.models import lm
-from coderl.training.optim import OptimConfig
+from coderl.models import tiny as tiny_models
 from coderl.training.pretrain import (
     examples_of,
     masked_spans,
@@ -18,6 +17,7 @@ from coderl.training.pretrain import (
     span_lengths,
     word_starts,
 )
+from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
 SENTINELS = list(range(1000, 1100))
@@ -171,7 +171,7 @@ def test_pretraining_lowers_the_loss(tiny, objective):
 
 
 def test_decoder_only_models_learn_next_tokens_only(tokenizer):
-    model = lm.tiny_llama(tokenizer, d_model=8, num_layers=1, num_heads=1)
+    model = tiny_models.tiny_llama(tokenizer, d_model=8, num_layers=1, num_heads=1)
     body = model.encode_program(CODE)[:-1]
     (example,) = examples_of(model, [body], "next_token", seed=0, epoch=0)
     assert [*example.prompt, *example.program] == [*body, model.eos_id]

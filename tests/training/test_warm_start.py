@@ -2,8 +2,8 @@
 
 import pytest
 
-from coderl.training.optim import OptimConfig
-from coderl.training.warm_start import WarmStartConfig, warm_start
+from coderl.training.settings import OptimConfig, WarmStartConfig
+from coderl.training.warm_start import warm_start
 
 
 def test_it_learns_its_examples(tiny, examples):

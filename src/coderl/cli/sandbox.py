@@ -9,15 +9,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from coderl.cli.apps import Flat, app
 from coderl.execution import ExecutionConfig
 from coderl.execution.audit.run import main_audit
 from coderl.execution.backends import TOKEN_VARIABLE
 from coderl.execution.probes import print_doctor
 from coderl.execution.remote.serve import main_serve
+from coderl.stages.stage import command
 
 
-@app.command(name="audit-grader")
+@command("audit-grader")
 def audit_grader(
     *,
     battery: Path | None = None,
@@ -38,9 +38,12 @@ def audit_grader(
     sys.exit(main_audit(battery, grader, json_file))
 
 
-@app.command(name="serve-execution")
+@command("serve-execution")
 def serve_execution(
-    *, host: str = "127.0.0.1", port: int = 8321, config: Annotated[ExecutionConfig, Flat] = ExecutionConfig()
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8321,
+    config: Annotated[ExecutionConfig, Parameter(name="*")] = ExecutionConfig(),
 ) -> None:
     """Run programs for other machines over HTTP, until interrupted.
 
@@ -57,7 +60,7 @@ def serve_execution(
     sys.exit(main_serve(config, host=host, port=port, token=os.environ.get(TOKEN_VARIABLE)))
 
 
-@app.command
+@command("doctor")
 def doctor() -> None:
     """Say which layers of the sandbox work on this machine, by trying each, and which level that makes.
 

@@ -6,62 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.console import Console
-from rich.table import Table
 
 from coderl import records
-from coderl.cli.apps import app
-from coderl.codexglue.pairs import Language, Split, Task
-from coderl.recipe import CodexglueConfig, codexglue_config
-from coderl.stages.console import Reporter
+from coderl.codexglue.pairs import Language, Split, Task, read_pairs
+from coderl.codexglue.settings import CodexglueTask
+from coderl.stages.console import print_facts
+from coderl.stages.stage import command
 from coderl.types import InputError
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
-@app.command(name="finetune-codexglue")
-def finetune_codexglue(
-    *,
-    task: Task,
-    actor: str,
-    data: Path,
-    out: Path,
-    language: Language = "java",
-    limit: Count | None = None,
-    config: Annotated[CodexglueConfig, Parameter(name="*", show_default=False)] = CodexglueConfig(),
-) -> None:
-    r"""Fine-tune a model on a task of CodeXGLUE, until its validation loss no longer falls; a killed command continues.
-
-    Settings that are not given are those of CodeT5-base for the task.
-
-        coderl finetune-codexglue --task refinement --actor Salesforce/codet5-base --data data/refine/small \
-            --out runs/refine
-        coderl finetune-codexglue --task code-to-code --language c_sharp --actor models/tiny --data data/translate \
-            --out runs/java-cs --optim.num-epochs 10 --optim.patience 2 --optim.checkpoint-every-steps 200
-
-    Args:
-        task: What is learned: a summary of code, a method from a description, another language, a repaired method.
-        actor: A model folder or hub name, encoder-decoder or decoder-only.
-        data: The folder of the task's files, as published: of one language, or of one size of refinement.
-        out: The stage's folder; the model goes to OUT/model.
-        language: What code-to-code writes: `c_sharp` or `java`.
-        limit: Only the first so many pairs of each split.
-    """
-    from coderl.codexglue import stages as codexglue
-
-    codexglue.finetune(
-        out,
-        actor=actor,
-        task=task,
-        data=data,
-        language=language,
-        config=codexglue_config(task, config),
-        reporter=Reporter(),
-        limit=limit,
-    )
-
-
-@app.command(name="evaluate-codexglue")
+@command("evaluate-codexglue")
 def evaluate_codexglue(
     *,
     task: Task,
@@ -110,25 +66,14 @@ def evaluate_codexglue(
         from coderl.codexglue import stages as codexglue
 
         lengths = {"max_source_tokens": max_source_tokens, "max_target_tokens": max_target_tokens}
-        given = CodexglueConfig.model_validate({name: n for name, n in lengths.items() if n is not None})
-        written, wanted = codexglue.predict(
-            out,
-            model=model,
-            task=task,
-            data=data,
-            split=split,
-            language=language,
-            config=codexglue_config(task, given),
-            num_beams=num_beams,
-            reporter=Reporter(),
-            limit=limit,
-        )
+        asked = {"task": task, **{name: n for name, n in lengths.items() if n is not None}}
+        how = {"split": split, "language": language, "num_beams": num_beams, "limit": limit}
+        codexglue.predict_codexglue(out, model=model, data=data, config=CodexglueTask.model_validate(asked), **how)
+        wanted = [pair.target for pair in read_pairs(task, data, split, language=language)[:limit]]
+        written = codexglue.predictions_of(out)
         scores = metrics.score(task, written, wanted, language=language, with_codebleu=codebleu)
     else:
         raise InputError("give either --predictions and --references, or --model, --data and --out")
-    table = Table("metric", "%")
-    for name, value in scores.items():
-        table.add_row(name, f"{value:.2f}")
-    Console().print(table)
+    print_facts({f"{name}, %": f"{value:.2f}" for name, value in scores.items()})
     if json_file:
         records.write_json(json_file, scores)

@@ -7,24 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from coderl import records
-from coderl.codexglue.pairs import (
-    Language,
-    Pair,
-    Split,
-    Task,
-    files_of,
-    read_pairs,
-)
+from coderl import records, tables
+from coderl.codexglue.pairs import Language, Pair, Split, read_pairs
+from coderl.codexglue.settings import CodexglueConfig, CodexglueTask
 from coderl.engines.beam import beam_search
-from coderl.engines.transformers import SamplingConfig, greedy
+from coderl.engines.settings import SamplingConfig
+from coderl.engines.transformers import greedy
 from coderl.models.lm import LanguageModel
-from coderl.recipe import CodexglueConfig
-from coderl.stages.console import Reporter
-from coderl.stages.learning import log_steps
-from coderl.stages.stages import chunks, hash_model, run_stage
+from coderl.settings import Count
+from coderl.stages import networks
+from coderl.stages.stage import Facts, Input, ModelSource, Work, chunks, stage
 from coderl.training.losses import CrossEntropyExample, validation_loss
 from coderl.training.warm_start import warm_start as warm_start_steps
 
@@ -42,86 +36,91 @@ class Prediction:
     """One line."""
 
 
-def finetune(
-    out: Path, *, actor: Path | str, task: Task, data: Path, language: Language, config: CodexglueConfig,
-    reporter: Reporter, limit: int | None = None,
-) -> None:  # fmt: skip
-    """Write the model after cross-entropy on a task's training pairs, as of its lowest validation loss.
+TaskFiles = Annotated[Path, Input("The folder of the task's files, as published: of one language, or of one size.")]
+
+
+@stage
+def finetune_codexglue(
+    work: Work,
+    *,
+    actor: ModelSource,
+    data: TaskFiles,
+    language: Language = "java",
+    limit: Count | None = None,
+    config: CodexglueConfig,
+) -> Facts:
+    r"""Fine-tune a model on a task of CodeXGLUE, until its validation loss no longer falls.
+
+    Settings that are not given are those of CodeT5-base for the task.
+
+        coderl finetune-codexglue --task refinement --actor Salesforce/codet5-base --data data/refine/small \
+            --out runs/refine
+        coderl finetune-codexglue --task code-to-code --language c_sharp --actor models/tiny --data data/translate \
+            --out runs/java-cs --optim.num-epochs 10 --optim.patience 2 --optim.checkpoint-every-steps 200
+
+    The model goes to OUT/model, as of its lowest validation loss. A killed command continues.
 
     Args:
-        out: the stage's folder.
-        actor: the model to begin from, of either family.
-        task: what is learned.
-        data: the folder of its files.
-        language: what code-to-code writes.
-        config: see `config.codexglue_config`.
-        reporter: progress.
-        limit: only the first so many pairs of each split.
+        actor: A model folder or hub name, encoder-decoder or decoder-only.
+        language: What code-to-code writes: `c_sharp` or `java`.
+        limit: Only the first so many pairs of each split.
 
     Raises:
         InputError: see `read_pairs`.
     """
-
-    def work(folder: Path) -> dict[str, Any]:
-        parts = [read_pairs(task, data, split, language=language)[:limit] for split in ("train", "valid")]
-        model = LanguageModel.load(actor).adapt(config.lora)
-        examples, validation = (_examples(model, pairs, config) for pairs in parts)
-        validate = partial(validation_loss, model, validation, batch_size=config.optim.batch_size)
-        steps = warm_start_steps(model, examples, config, checkpoint_dir=folder / ".checkpoints", validate=validate)
-        facts = log_steps(steps, folder, reporter, f"{task} on {len(examples)} pairs")
-        model.save(folder / "model")
-        return {**facts, "num_pairs": len(examples), "validation_loss": round(validate()["loss"], 4)}
-
-    settings = {"codexglue": config.model_dump(mode="json"), "task": task, "language": language, "limit": limit}
-    inputs = {"actor": hash_model(actor), **_hash_files(task, data, ("train", "valid"), language)}
-    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
+    task = config.task
+    parts = [read_pairs(task, data, split, language=language)[:limit] for split in ("train", "valid")]
+    model = networks.own_language_model(actor).adapt(config.lora)
+    examples, validation = (_examples(model, pairs, config) for pairs in parts)
+    validate = partial(validation_loss, model, validation, batch_size=config.optim.batch_size)
+    steps = warm_start_steps(model, examples, config, checkpoint_dir=work.checkpoints, validate=validate)
+    facts = work.log_steps(steps, f"{task} on {len(examples)} pairs", total=config.optim.num_steps)
+    model.save(work.folder / "model")
+    return {**facts, "num_pairs": len(examples), "validation_loss": round(validate()["loss"], 4)}
 
 
-def predict(
-    out: Path, *, model: Path | str, task: Task, data: Path, split: Split, language: Language,
-    config: CodexglueConfig, num_beams: int, reporter: Reporter, limit: int | None = None,
-) -> tuple[list[str], list[str]]:  # fmt: skip
-    """Write what a model makes of each pair of a split, a line each, and return that and what was wanted.
+@stage
+def predict_codexglue(
+    work: Work,
+    *,
+    model: ModelSource,
+    data: TaskFiles,
+    split: Split = "test",
+    language: Language = "java",
+    num_beams: Count = 1,
+    limit: Count | None = None,
+    config: CodexglueTask,
+) -> Facts:
+    r"""Write what a model makes of each pair of a split of a CodeXGLUE task, a line each.
 
-    OUT/predictions.txt is a file of predictions as CodeXGLUE's evaluators read it. With one beam the tokens are the
-    likeliest one by one.
+        coderl predict-codexglue --task refinement --model runs/refine/model --data data/refine/small --out runs/refined
+
+    OUT/predictions.txt is a file of predictions as CodeXGLUE's evaluators read it. A killed command continues.
 
     Args:
-        out: the stage's folder.
-        model: a fine-tuned model.
-        task: what it does.
-        data: the folder of the task's files.
-        split: which pairs.
-        language: what code-to-code writes.
-        config: of it only the lengths are used.
-        num_beams: 1 for the sampler's greedy programs.
-        reporter: progress.
-        limit: only the first so many pairs.
+        model: A fine-tuned model.
+        split: Which pairs.
+        language: What code-to-code writes: `c_sharp` or `java`.
+        num_beams: 1 takes the likeliest token each time; the published figures are of 10 beams.
+        limit: Only the first so many pairs.
 
     Raises:
         InputError: see `read_pairs`.
     """
+    task = config.task
     pairs = read_pairs(task, data, split, language=language)[:limit]
-    table = records.PartedTable(out / "predictions", Prediction)
+    table = tables.PartedTable(work.folder / "predictions", Prediction)
+    for index, chunk in work.parts(table, chunks(pairs, CHUNK_SIZE), f"writing {len(pairs)} lines of {task}"):
+        table.write(index, _predictions(networks.language_model(model), chunk, config, num_beams))
     is_numbered = task == "code-to-text"
+    lines = [f"{row.name}\t{row.text}\n" if is_numbered else f"{row.text}\n" for row in table.rows()]
+    records.write_text(work.folder / PREDICTIONS_FILE, "".join(lines))
+    return {"num_predictions": len(lines)}
 
-    def work(folder: Path) -> dict[str, Any]:
-        parts = list(enumerate(chunks(pairs, CHUNK_SIZE)))
-        todo = [(index, chunk) for index, chunk in parts if not table.has(index)]
-        loaded = LanguageModel.load(model) if todo else None
-        title, num_done = f"writing {len(pairs)} lines of {task}", len(parts) - len(todo)
-        for index, chunk in reporter.track(todo, title, total=len(parts), unit="chunks", done=num_done):
-            assert loaded is not None
-            table.write(index, _predictions(loaded, chunk, config, num_beams))
-        lines = [f"{row.name}\t{row.text}\n" if is_numbered else f"{row.text}\n" for row in table.rows()]
-        records.write_text(folder / PREDICTIONS_FILE, "".join(lines))
-        return {"num_predictions": len(lines)}
 
-    lengths = {"max_source_tokens": config.max_source_tokens, "max_target_tokens": config.max_target_tokens}
-    settings = {**lengths, "task": task, "split": split, "language": language, "num_beams": num_beams, "limit": limit}
-    inputs = {"model": hash_model(model), **_hash_files(task, data, (split,), language)}
-    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
-    return [row.text for row in table.rows()], [pair.target for pair in pairs]
+def predictions_of(folder: Path) -> list[str]:
+    """Return the lines that `predict_codexglue` wrote."""
+    return [row.text for row in tables.PartedTable(folder / "predictions", Prediction).rows()]
 
 
 def encode_source(model: LanguageModel, text: str, max_tokens: int) -> tuple[int, ...]:
@@ -129,7 +128,7 @@ def encode_source(model: LanguageModel, text: str, max_tokens: int) -> tuple[int
     return tuple(model.encode_prompt(text if model.is_encoder_decoder else f"{text}\n", max_tokens))
 
 
-def _examples(model: LanguageModel, pairs: Sequence[Pair], config: CodexglueConfig) -> list[CrossEntropyExample]:
+def _examples(model: LanguageModel, pairs: Sequence[Pair], config: CodexglueTask) -> list[CrossEntropyExample]:
     return [
         CrossEntropyExample(
             encode_source(model, pair.source, config.max_source_tokens),
@@ -140,7 +139,7 @@ def _examples(model: LanguageModel, pairs: Sequence[Pair], config: CodexglueConf
 
 
 def _predictions(
-    model: LanguageModel, pairs: Sequence[Pair], config: CodexglueConfig, num_beams: int
+    model: LanguageModel, pairs: Sequence[Pair], config: CodexglueTask, num_beams: int
 ) -> list[Prediction]:
     prompts = [encode_source(model, pair.source, config.max_source_tokens) for pair in pairs]
     limit = config.max_target_tokens
@@ -150,8 +149,3 @@ def _predictions(
         drawn = beam_search(model, prompts, num_beams=num_beams, max_new_tokens=limit)
     texts = [re.sub(r"[\r\n]+", " ", model.decode(tokens)).strip() for tokens in drawn]
     return [Prediction(pair.name, text) for pair, text in zip(pairs, texts, strict=True)]
-
-
-def _hash_files(task: Task, data: Path, splits: Sequence[Split], language: Language) -> dict[str, str]:
-    files = [file for split in splits for file in files_of(task, data, split, language=language)]
-    return {file.name: records.hash_path(file) for file in files}

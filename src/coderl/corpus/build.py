@@ -13,19 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from coderl import records
-from coderl.corpus import (
-    CorpusFile,
-    DroppedFile,
-    filters,
-    licences,
-    near_duplicates,
-    sources,
-)
+from coderl import records, tables
+from coderl.corpus import DroppedFile, filters, licences, near_duplicates, sources
 from coderl.corpus.sources import Source
-from coderl.recipe import Config, Count
+from coderl.settings import Config, Count
 from coderl.stages.console import Reporter
-from coderl.stages.stages import chunks, run_stage
+from coderl.stages.stage import Facts, Input, Work, chunks, stage
+from coderl.training.packed import CorpusFile
 from coderl.types import InputError
 
 Split = Literal["train", "validation"]
@@ -67,39 +61,65 @@ class Examined:
     signature: tuple[int, ...]
 
 
-def build(out: Path, *, folders: Sequence[Path], config: CorpusConfig, reporter: Reporter) -> None:
-    """Write the corpus: `train/`, `validation/` and `dropped/` tables, and `projects.json`.
+class SourcesInput(Input):
+    """Folders of Python files: the names, projects, licences and bytes of the files in them."""
 
-    Files are examined in parts, then compared, then written in shards; a run that was killed goes on at the next part
-    or shard. Memory: the signatures of a part or the texts of a few hundred files, and about 4 kB a file.
+    def digest(self, value: Any) -> Any:
+        """Return the hash of all the files.
+
+        Raises:
+            InputError: there is no file.
+        """
+        digest = hashlib.sha256()
+        for source in sources.find(value):
+            about = f"{source.name}\0{source.project}\0{source.licence}\0{records.hash_path(source.file)}\n"
+            digest.update(about.encode())
+        return digest.hexdigest()
+
+
+@stage
+def build_corpus(
+    work: Work,
+    folders: Annotated[
+        Sequence[Path],
+        SourcesInput("Folders of installed packages (with their `*.dist-info`), of projects, or projects."),
+    ],
+    *,
+    config: CorpusConfig = CorpusConfig(),
+) -> Facts:
+    r"""Make a pretraining corpus of folders of Python files: permissive licences, no copies, no secrets.
+
+        coderl build-corpus .venv/lib/python3.11/site-packages --out data/corpus
+        coderl build-corpus src/projects more/projects --out data/corpus --any-licence \
+            --validation-share 0.05
+
+    Files go to OUT/train and OUT/validation, by project, as Parquet shards; OUT/dropped says why the others did not;
+    OUT/manifest.json counts both. Files are examined in parts, then compared, then written in shards: a killed command
+    goes on at the next part or shard. Memory: the signatures of a part or the texts of a few hundred files, and about
+    4 kB a file.
 
     Raises:
         InputError: there is no file, or none is kept.
     """
     found = sources.find(folders)
-    reporter.say(f"{len(found)} Python files of {len({s.project for s in found})} projects")
-
-    def work(folder: Path) -> dict[str, Any]:
-        examined = records.PartedTable(folder / ".examined", Examined)
-        parts = list(enumerate(chunks(range(len(found)), EXAMINED_AT_ONCE)))
-        todo = [(index, part) for index, part in parts if not examined.has(index)]
-        title, num_done = "reading", len(parts) - len(todo)
-        for index, part in reporter.track(todo, title, total=len(parts), unit="parts of 500 files", done=num_done):
-            examined.write(index, (examine(number, found[number], config) for number in part))
-        rows = [replace(row, signature=()) for row in examined.rows()]
-        twins = _twins(examined, found, config, reporter)
-        kept = [row for row in rows if row.reason is None and row.number not in twins]
-        if not kept:
-            shutil.rmtree(examined.folder)
-            raise InputError(f"none of the {len(found)} files is kept: {_reasons(rows, twins)}")
-        held_out = held_out_projects(_bytes_by_project(kept, found), config.validation_share, config.seed)
-        _write_dropped(folder, rows, twins, found)
-        for split in ("train", "validation"):
-            chosen = [row for row in kept if (found[row.number].project in held_out) == (split == "validation")]
-            _write_shards(folder / split, chosen, found, config, reporter)
-        return _facts(folder, rows, twins, kept, held_out, found)
-
-    run_stage(out, reporter, config=config.model_dump(mode="json"), inputs={"files": _hash(found)}, work=work)
+    work.reporter.say(f"{len(found)} Python files of {len({s.project for s in found})} projects")
+    examined = tables.PartedTable(work.folder / ".examined", Examined)
+    for index, part in work.parts(
+        examined, chunks(range(len(found)), EXAMINED_AT_ONCE), "reading", "parts of 500 files"
+    ):
+        examined.write(index, (examine(number, found[number], config) for number in part))
+    rows = [replace(row, signature=()) for row in examined.rows()]
+    twins = _twins(examined, found, config, work.reporter)
+    kept = [row for row in rows if row.reason is None and row.number not in twins]
+    if not kept:
+        shutil.rmtree(examined.folder)
+        raise InputError(f"none of the {len(found)} files is kept: {_reasons(rows, twins)}")
+    held_out = held_out_projects(_bytes_by_project(kept, found), config.validation_share, config.seed)
+    _write_dropped(work.folder, rows, twins, found)
+    for split in ("train", "validation"):
+        chosen = [row for row in kept if (found[row.number].project in held_out) == (split == "validation")]
+        _write_shards(work, split, chosen, found, config)
+    return _facts(work.folder, rows, twins, kept, held_out, found)
 
 
 # ------------------------------------------------------------------------------------------------- one file at a time
@@ -149,18 +169,11 @@ def _text(source: Source) -> str:
     return text
 
 
-def _hash(found: Sequence[Source]) -> str:
-    digest = hashlib.sha256()
-    for source in found:
-        digest.update(f"{source.name}\0{source.project}\0{source.licence}\0{records.hash_path(source.file)}\n".encode())
-    return digest.hexdigest()
-
-
 # ----------------------------------------------------------------------------------------------- all files together
 
 
 def _twins(
-    examined: records.PartedTable, found: Sequence[Source], config: CorpusConfig, reporter: Reporter
+    examined: tables.PartedTable, found: Sequence[Source], config: CorpusConfig, reporter: Reporter
 ) -> dict[int, tuple[str, int]]:
     """Return why each repeated file is dropped, and which file it repeats."""
     import numpy as np
@@ -207,7 +220,7 @@ def _bytes_by_project(kept: Sequence[Examined], found: Sequence[Source]) -> dict
 
 
 def _write_shards(
-    folder: Path, chosen: Sequence[Examined], found: Sequence[Source], config: CorpusConfig, reporter: Reporter
+    work: Work, split: Split, chosen: Sequence[Examined], found: Sequence[Source], config: CorpusConfig
 ) -> None:
     """Write the files in an order that mixes projects, so that each shard is a sample of them all."""
     ordered = sorted(chosen, key=lambda row: _place(config.seed, found[row.number].name))
@@ -219,11 +232,9 @@ def _write_shards(
             size = 0
         shards[-1].append(row)
         size += row.num_bytes
-    table = records.PartedTable(folder, CorpusFile)
-    folder.mkdir(exist_ok=True)
-    todo = [(index, shard) for index, shard in enumerate(shards) if not table.has(index)]
-    title, num_done = f"writing {folder.name}", len(shards) - len(todo)
-    for index, shard in reporter.track(todo, title, total=len(shards), unit="shards", done=num_done):
+    table = tables.PartedTable(work.folder / split, CorpusFile)
+    table.folder.mkdir(exist_ok=True)
+    for index, shard in work.parts(table, shards, f"writing {split}", "shards"):
         pairs = ((row, found[row.number]) for row in shard)
         table.write(index, (CorpusFile(s.name, s.project, row.licence, _text(s)) for row, s in pairs))
 
@@ -239,7 +250,7 @@ def _write_dropped(
                 twin_name = None if twin is None else found[twin].name
                 yield DroppedFile(source.name, source.project, row.licence, reason, twin_name)
 
-    records.PartedTable(folder / "dropped", DroppedFile).write(0, dropped())
+    tables.PartedTable(folder / "dropped", DroppedFile).write(0, dropped())
 
 
 def _reasons(rows: Sequence[Examined], twins: dict[int, tuple[str, int]]) -> dict[str, dict[str, int]]:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coderl.critic.columns import outcome_column
-from coderl.critic.values import CriticScore
-from coderl.types import Outcome
+from coderl.types import Outcome, Score
 
 PREFIX_FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 
@@ -140,7 +139,7 @@ def fit_temperature(
 
 
 def prefix_auroc(
-    scores: Sequence[CriticScore], passed: Sequence[bool], fractions: Sequence[float] = PREFIX_FRACTIONS
+    scores: Sequence[Score], passed: Sequence[bool], fractions: Sequence[float] = PREFIX_FRACTIONS
 ) -> tuple[float, ...]:
     """Return the AUROC of passing by the value of each program's prefix, for each share of its tokens (rounded up)."""
     return tuple(
@@ -149,7 +148,7 @@ def prefix_auroc(
     )
 
 
-def report(scores: Sequence[CriticScore], outcomes: Sequence[Outcome], *, num_bins: int = 10) -> CriticReport:
+def report(scores: Sequence[Score], outcomes: Sequence[Outcome], *, num_bins: int = 10) -> CriticReport:
     """Return all figures of a critic on programs whose outcomes are known; give it held-out problems."""
     assert len(scores) == len(outcomes) > 0, (len(scores), len(outcomes))
     num_outcomes = len(scores[0].program_probs)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,14 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad as widen
 
+from coderl.critic.settings import Pooling
 from coderl.models.lm import Batch, LanguageModel
 from coderl.records import atomic_dir, read_json, write_json
 from coderl.types import InputError, Outcome
-
-Pooling = Literal["prefix", "prefix_max", "token", "legacy"]
-"""What a prefix is judged by: maximum and mean of its states and the mean of the prompt's; their maximum alone, as the
-paper judges a program; its last state alone, as the paper judges a prefix; or what the original's code does, flaws
-included."""
 
 CRITIC_FILE = "critic.json"
 HEAD_FILE = "head.safetensors"
@@ -89,11 +85,6 @@ class Critic(nn.Module):
     def num_states(self) -> int:
         """How many numbers of the linear layer's input are states; likelihoods come after them."""
         return self.model.hidden_size * (3 if self.pooling == "prefix" else 1)
-
-    @property
-    def is_binary(self) -> bool:
-        """True for the critic of critic sampling, which knows passed and not passed only."""
-        return self.num_outcomes == 2
 
     def token_logits(self, batch: Batch) -> Float[Tensor, "B T U"]:
         """Return the outcome logits of each prefix w_1..w_t; after the program's end they mean nothing.

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from coderl.critic.model import Critic
-
-
-@dataclass(frozen=True, slots=True)
-class CriticScore:
-    """What the critic says of one program."""
-
-    program_probs: tuple[float, ...]
-    """p(u | W, D) for each outcome u; the last is `passed`."""
-    token_probs: tuple[tuple[float, ...], ...]
-    """p(u | w_1..w_t, D), one row a program token."""
-
-    @property
-    def program_value(self) -> float:
-        """The probability that the program passes: q(W)."""
-        return self.program_probs[-1]
-
-    @property
-    def prefix_values(self) -> tuple[float, ...]:
-        """The probability of passing after each token."""
-        return tuple(row[-1] for row in self.token_probs)
+from coderl.types import Score
 
 
 def values(
     critic: Critic, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]], *, batch_size: int = 32
-) -> list[CriticScore]:
-    """Return one `CriticScore` a program, in the given order.
+) -> list[Score]:
+    """Return one `Score` a program, in the given order.
 
     Source: CodeRL Eq. 10-12, with the critic's temperature. A program drawn many times is read once.
 
@@ -53,7 +33,7 @@ def values(
 
 def iter_values(
     critic: Critic, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]], *, batch_size: int = 32
-) -> Iterator[tuple[int, CriticScore]]:
+) -> Iterator[tuple[int, Score]]:
     """Yield (position, score) as batches are done, longest programs first: memory runs out at once or not at all."""
     was_training = critic.training
     critic.eval()
@@ -69,12 +49,12 @@ def iter_values(
 @torch.inference_mode()
 def _batch_values(
     critic: Critic, prompts: Sequence[Sequence[int]], programs: Sequence[Sequence[int]], rows: Sequence[int]
-) -> list[CriticScore]:
+) -> list[Score]:
     batch = critic.model.collate([prompts[i] for i in rows], [programs[i] for i in rows])
     program_logits, token_logits = critic.both_logits(batch)
     program_probs = (program_logits.float() / critic.temperature).softmax(-1).tolist()
     token_probs = (token_logits.float() / critic.temperature).softmax(-1).tolist()
     return [
-        CriticScore(tuple(whole), tuple(tuple(row) for row in per_token[: len(programs[i])]))
+        Score(tuple(whole), tuple(tuple(row) for row in per_token[: len(programs[i])]))
         for i, whole, per_token in zip(rows, program_probs, token_probs, strict=True)
     ]

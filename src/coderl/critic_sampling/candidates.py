@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from coderl.critic_sampling.ranking import rank
 from coderl.types import (
     Outcome,
     Problem,
     Program,
-    ProgramKind,
+    Score,
     Verdict,
 )
 
@@ -51,21 +51,6 @@ class Repairer(Protocol):
 
     def repair(self, requests: Sequence[RepairRequest], *, seed: int) -> Sequence[Sequence[Program]]:
         """Return the programs drawn for each request; kind and index are set here."""
-        ...
-
-
-@runtime_checkable
-class Score(Protocol):
-    """What a critic says of one program; arrays or CPU tensors, with two outcomes or four."""
-
-    @property
-    def program_probs(self) -> Any:
-        """p(u | W, D): [U]."""
-        ...
-
-    @property
-    def token_probs(self) -> Any:
-        """p(u | w_1..w_t, D), after each token: [T, U]."""
         ...
 
 
@@ -137,6 +122,13 @@ class Candidate:
     """Tokens drawn for the problem once this program was there; a budget of so many would have ended with it."""
     num_tests_so_far: int = 0
     """Example tests run for the problem once this program had its verdict."""
+    is_returned: bool = False
+    """Whether the search hands it in."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether it passes the example tests."""
+        return self.result is not None and self.result.outcome is Outcome.PASSED_TEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +136,6 @@ class SearchResult:
     """All programs of one problem, and which of them to hand in."""
 
     problem_id: str
-    candidates: tuple[Candidate, ...]
-    returned: tuple[int, ...]
-    """Positions in `candidates`, in the order drawn."""
     no_round: NoRound | None
     """Why the search could not go beyond its first round; None where it did."""
     num_masked: int
@@ -154,65 +143,25 @@ class SearchResult:
     num_copies: int
     """Returned programs whose text is that of an earlier returned one."""
     spend: Spend
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def returned(self) -> tuple[Candidate, ...]:
+        """The candidates to hand in, in the order drawn."""
+        return tuple(c for c in self.candidates if c.is_returned)
 
     @property
     def programs(self) -> tuple[Program, ...]:
         """The programs to hand in, in the order drawn."""
-        return tuple(self.candidates[index].program for index in self.returned)
+        return tuple(c.program for c in self.returned)
 
     def ranked(self) -> tuple[Program, ...]:
         """The programs to hand in, best first by example tests and critic: see `ranking.rank`."""
-        chosen = [self.candidates[index] for index in self.returned]
-        order = rank([c.program for c in chosen], [c.result for c in chosen], [c.program_value for c in chosen])
-        return tuple(chosen[position].program for position in order)
+        programs, chosen = self.programs, self.returned
+        order = rank(programs, [c.result for c in chosen], [c.program_value for c in chosen])
+        return tuple(programs[position] for position in order)
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateRow:
-    """A candidate as a flat row, for a table of the run directory."""
-
-    problem_id: str
-    index: int
-    code: str
-    kind: ProgramKind
-    tokens: tuple[int, ...]
-    round: int
-    parent: int | None
-    num_prefix_tokens: int
-    example_outcome: Outcome | None
-    example_subtype: str | None
-    program_value: float | None
-    is_returned: bool
-    num_tokens_so_far: int
-    num_tests_so_far: int
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRow:
-    """What became of the search of one problem, for a table of the run directory."""
-
-    problem_id: str
-    no_round: str | None
-    num_masked: int
-    num_copies: int
-    num_sampled_tokens: int
-    num_executed_programs: int
-    num_executed_tests: int
-    num_scored_programs: int
-
-    @classmethod
-    def of(cls, result: SearchResult) -> SearchRow:
-        """Return the row of one search."""
-        reason = None if result.no_round is None else result.no_round.value
-        return cls(result.problem_id, reason, result.num_masked, result.num_copies, *astuple(result.spend))
-
-
-def rows(result: SearchResult) -> Iterator[CandidateRow]:
-    """Yield one row a candidate."""
-    returned = set(result.returned)
-    for c in result.candidates:
-        p = c.program
-        outcome, subtype = (c.result.outcome, c.result.error_subtype) if c.result is not None else (None, None)
-        made = (c.round, c.parent, c.num_prefix_tokens)
-        judged = (outcome, subtype, c.program_value, p.index in returned, c.num_tokens_so_far, c.num_tests_so_far)
-        yield CandidateRow(p.problem_id, p.index, p.code, p.kind, p.tokens, *made, *judged)
+NOT_IN_TABLES = ("candidates", "result_cpu_s", "result_wall_s")
+"""What the tables of searches and candidates leave out: a search's candidates have a table of their own, and times
+differ from run to run."""

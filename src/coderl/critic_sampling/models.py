@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from coderl.critic.model import Critic
-from coderl.critic.values import CriticScore, values
+from coderl.critic.values import values
 from coderl.critic_sampling.candidates import RepairRequest
-from coderl.engines.actor import Actor, PromptConfig, prompt_tokens
+from coderl.engines.actor import Actor, prompt_tokens
+from coderl.prompts import PromptConfig
 from coderl.types import (
     InputError,
     Problem,
     Program,
     ProgramKind,
+    Score,
 )
 
 
@@ -46,7 +48,7 @@ class PrefixScorer:
         self.prompt = prompt
         self.batch_size = batch_size
 
-    def score(self, items: Sequence[tuple[Problem, Program]]) -> list[CriticScore]:
+    def score(self, items: Sequence[tuple[Problem, Program]]) -> list[Score]:
         """Return the critic's score of each (problem, program)."""
         encoded = [prompt_tokens(self.critic.model, problem, self.prompt) for problem, _ in items]
         return values(self.critic, encoded, [program.tokens for _, program in items], batch_size=self.batch_size)

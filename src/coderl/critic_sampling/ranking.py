@@ -12,9 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from coderl.critic_sampling.inputs import Given
+from coderl.evaluation.counts import JUDGED, numbered
 from coderl.execution import ExecutionConfig
 from coderl.execution.remote.serve import OpenRunner
 from coderl.execution.sandbox import values
@@ -22,8 +27,30 @@ from coderl.types import (
     Outcome,
     Problem,
     Program,
+    ProgramKey,
     Verdict,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The place of a program among those of its problem, and why."""
+
+    place: int
+    """0 is submitted first."""
+    example_outcome: Outcome | None
+    """None where the problem shows no example test or the sandbox failed."""
+    behaviour: int | None
+    """Number of its class of equal behaviour within the problem, as they are met; None where it fails the examples or
+    no input could be made."""
+    class_size: int
+    """Programs of that class with the same verdict on the example tests, copies included."""
+    program_value: float | None
+
+
+RANKED = tuple[ProgramKey, Ranking]
+"""A row of rankings."""
+
 
 Behaviour = tuple[str, ...]
 """One answer an input: what was printed or returned, or the error; equal for programs that behave alike."""
@@ -154,3 +181,27 @@ def rank(
 def _passes(result: Verdict | Outcome | None) -> bool:
     outcome = result.outcome if isinstance(result, Verdict) else result
     return outcome is Outcome.PASSED_TEST
+
+
+def rankings(stage: Path, verdicts: Path, problem_ids: Sequence[str]) -> dict[str, list[tuple[bool, bool]]]:
+    """Return problem -> (passes the example tests, is correct) of its programs, best first; faults are left out.
+
+    Args:
+        stage: the folder of the `rank` stage; the rows of a problem stand best first.
+        verdicts: the folder of the `execute` stage of its programs.
+        problem_ids: the problems asked for; one without programs gets an empty list.
+
+    Raises:
+        InputError: a table is missing, cut off or of other rows.
+    """
+    ranked = numbered(stage / "rankings", RANKED, problem_ids, outcome="example_outcome")
+    hidden = numbered(verdicts / "verdicts", JUDGED, problem_ids, outcome="outcome").looked_up(ranked.numbers)
+    passes, is_right = ranked.outcomes == Outcome.PASSED_TEST, hidden == Outcome.PASSED_TEST
+    by_problem = np.flatnonzero(hidden >= 0)
+    by_problem = by_problem[np.argsort(ranked.problems[by_problem], kind="stable")]
+    ends = np.searchsorted(ranked.problems[by_problem], np.arange(len(problem_ids)), side="right")
+    rows = np.split(by_problem, ends[:-1]) if len(ends) else []
+    return {
+        name: list(zip(passes[at].tolist(), is_right[at].tolist(), strict=True))
+        for name, at in zip(problem_ids, rows, strict=True)
+    }

@@ -10,10 +10,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from coderl.critic_sampling.candidates import (
     Candidate,
@@ -23,7 +23,6 @@ from coderl.critic_sampling.candidates import (
     PrefixRequest,
     Repairer,
     RepairRequest,
-    Score,
     SearchResult,
     Spend,
     TestRunner,
@@ -35,44 +34,17 @@ from coderl.critic_sampling.refine import (
     split_budget,
 )
 from coderl.critic_sampling.repair import repair_candidates
+from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.types import (
     Outcome,
     Problem,
     Program,
     ProgramKind,
+    Score,
     Verdict,
 )
 
 Count = Annotated[int, Field(ge=1)]
-
-
-class CriticSamplingConfig(BaseModel):
-    """What critic sampling draws and keeps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    num_samples: Count | None = None
-    """N, the programs drawn for a problem in each round; None for as many as its first round holds."""
-    num_repair_candidates: Count = 1
-    """M, the failing programs that a repair round works on."""
-    num_repair_rounds: Annotated[int, Field(ge=0)] = 1
-    """Repair rounds at most; they end as soon as some program passes the example tests."""
-    num_refine_rounds: Annotated[int, Field(ge=0)] = 1
-    """Refine rounds at most; they end as soon as no program passes the example tests."""
-    keep: Literal["last_round", "passing", "all"] = "last_round"
-    """What is returned: the last round (as in Algorithm 1), the last round and all that ever passed, or everything."""
-    prefix: Literal["critic", "random", "empty"] = "critic"
-    """How much of a passing program is kept: what the critic says, or, as controls, any proper prefix, or nothing."""
-    repair_order: Literal["critic", "random"] = "critic"
-    """Which failing programs are repaired: those the critic thinks closest to passing, or, as a control, any."""
-    fallback: Literal["keep", "sample_more"] = "keep"
-    """For a problem on which no round is possible: return its first round, or add N programs at the same cost (with
-    `max_sampled_tokens`, N more and more, until that is spent)."""
-    max_sampled_tokens: Count | None = None
-    """Tokens drawn for a problem at most, its first round included: the rounds end, within a round too, with the last
-    program that fits. The candidates of a smaller budget are the first ones of a larger; best with `keep = "all"`."""
-    max_executed_tests: Count | None = None
-    """Example tests run for a problem at most: programs beyond have no verdict, and the rounds end."""
 
 
 # ------------------------------------------------------------------------------------------------------------- search
@@ -182,20 +154,19 @@ class _Search:
 
     def result(self) -> SearchResult:
         """Return what the search made, and what of it to hand in."""
-        returned = self._returned()
+        returned = set(self._returned())
         spend = Spend(self.num_tokens, len(self.num_tests_at), self.num_tests, self.num_scored)
         tests_so_far = accumulate((self.num_tests_at.get(c.program.code, 0) for c in self.candidates), max)
         return SearchResult(
             problem_id=self.problem.problem_id,
-            candidates=tuple(
-                replace(c, result=self._result(i), num_tests_so_far=number)
-                for i, (c, number) in enumerate(zip(self.candidates, tests_so_far, strict=True))
-            ),
-            returned=tuple(returned),
             no_round=self.no_round(),
             num_masked=sum(self._is_masked(c.program.code) for c in self.candidates),
             num_copies=len(returned) - len({self.candidates[i].program.code for i in returned}),
             spend=spend,
+            candidates=tuple(
+                replace(c, result=self._result(i), num_tests_so_far=number, is_returned=i in returned)
+                for i, (c, number) in enumerate(zip(self.candidates, tests_so_far, strict=True))
+            ),
         )
 
     def no_round(self) -> NoRound | None:
@@ -273,7 +244,7 @@ def critic_sample_many(
     results = [s.result() for s in searches]
     if critic is None:
         return results
-    _score([(s, index) for s, r in zip(searches, results, strict=True) for index in r.returned], tools)
+    _score(((s, c.program.index) for s, r in zip(searches, results, strict=True) for c in r.returned), tools)
     return [s.result() for s in searches]
 
 

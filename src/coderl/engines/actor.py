@@ -5,31 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from coderl import prompts
 from coderl.engines import transformers as sampling
-from coderl.engines.transformers import SamplingConfig
+from coderl.engines.settings import SamplingConfig
 from coderl.models.lm import LanguageModel
+from coderl.prompts import PromptConfig
 from coderl.types import (
     Problem,
     Program,
     ProgramKind,
     Verdict,
 )
-
-
-class PromptConfig(BaseModel):
-    """How a problem becomes tokens, the same in every stage."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    style: prompts.PromptStyle = "default"
-    """The template; the original's two are `apps_train` and `apps_generate`."""
-    max_prompt_tokens: Annotated[int, Field(ge=8)] = 600
-    max_program_tokens: Annotated[int, Field(ge=8)] = 512
 
 
 def prompt_tokens(model: LanguageModel, problem: Problem, config: PromptConfig) -> list[int]:

@@ -5,84 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from coderl.engines.decoding import Decoder
 from coderl.engines.drawing import draw, row_uniforms
+from coderl.engines.settings import SamplingConfig
 from coderl.models.lm import LanguageModel, pad_rows
 from coderl.types import InputError
 
 Tokens = Sequence[int]
 DROP_BELOW = 0.75
 """Finished rows leave the batch when so much of it or less is still under way: leaving copies the cache."""
-
-
-class SamplingConfig(BaseModel):
-    """How programs are drawn."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    temperature: float = Field(default=0.6, ge=0)
-    """0 takes the likeliest token. The paper: 0.6 on APPS, 1.2 on MBPP."""
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    """The smallest set of tokens with this mass is drawn from."""
-    top_k: int = Field(default=0, ge=0)
-    """So many of the likeliest tokens are drawn from; 0 for all. The original had 50, its library's silent default."""
-    max_new_tokens: int = Field(default=512, ge=1)
-    """The longest program, without a prefix it continues."""
-    batch_rows: int = Field(default=256, ge=1)
-    """Programs drawn side by side."""
-    cache_gib: float = Field(default=2.0, gt=0)
-    """Fewer rows are drawn side by side where the attention's keys and values would outgrow this."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the weights are rounded to for drawing; a processor with bfloat16 arithmetic draws about twice as fast."""
-
-
-class Engine(Protocol):
-    """What draws programs: as token tuples, with the end of sequence where it was drawn, and with the prefix."""
-
-    def sample(self, prompts: Sequence[Tokens], *, num_samples: int, seed: int) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs of each prompt."""
-        ...
-
-    def greedy(self, prompts: Sequence[Tokens]) -> list[tuple[int, ...]]:
-        """Return the likeliest-token program of each prompt."""
-        ...
-
-    def continue_prefixes(
-        self, prompts: Sequence[Tokens], prefixes: Sequence[Tokens], *, num_samples: int, seed: int
-    ) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs that begin with each prefix."""
-        ...
-
-
-@dataclass(frozen=True)
-class TransformersEngine:
-    """The engine that samples with the actor's own weights, whatever their architecture."""
-
-    model: LanguageModel
-    config: SamplingConfig = field(default_factory=SamplingConfig)
-
-    def sample(self, prompts: Sequence[Tokens], *, num_samples: int, seed: int) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs of each prompt."""
-        return sample(self.model, prompts, num_samples=num_samples, config=self.config, seed=seed)
-
-    def greedy(self, prompts: Sequence[Tokens]) -> list[tuple[int, ...]]:
-        """Return the likeliest-token program of each prompt."""
-        return greedy(self.model, prompts, config=self.config)
-
-    def continue_prefixes(
-        self, prompts: Sequence[Tokens], prefixes: Sequence[Tokens], *, num_samples: int, seed: int
-    ) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs that begin with each prefix."""
-        return sample(self.model, prompts, num_samples=num_samples, config=self.config, seed=seed, prefixes=prefixes)
 
 
 def greedy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -11,10 +11,8 @@ from markupsafe import Markup, escape
 from coderl.evaluation.pass_at_k import Estimate
 from coderl.types import Outcome
 
-Z_95 = 1.96
-"""Half the width of a 95% interval, in standard errors."""
 LETTER_WIDTH = 7.5
-"""Of a row's label, about: so that the longest is not cut."""
+"""Of a row's label, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +34,18 @@ class Curve:
     """(step, value), in order."""
     unit: str = ""
 
+    @property
+    def title(self) -> str:
+        """The name with its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
 
 def dot_chart(rows: Sequence[DotRow], panels: Sequence[str], x_label: str) -> Markup:
     """Return a chart with a panel a difficulty: dots at the means, bars over 95% intervals, on one common scale."""
     gap, right, top, row_height, width = 26.0, 44.0, 30.0, 38.0, 1000.0
-    left = max(216.0, 14 + LETTER_WIDTH * max((len(row.label) for row in rows), default=0))
+    left = _left(row.label for row in rows)
     panel_width = (width - left - right - gap * (len(panels) - 1)) / max(len(panels), 1)
-    ends = [min(1.0, e.mean + _half_width(e)) for row in rows for e in row.estimates.values()]
+    ends = [e.high for row in rows for e in row.estimates.values()]
     ticks = _ticks(0.0, 100 * max([0.01, *ends]), 4 if len(panels) > 2 else 8)
     bottom = top + row_height * len(rows)
     parts: list[Markup] = []
@@ -66,7 +69,7 @@ def dot_chart(rows: Sequence[DotRow], panels: Sequence[str], x_label: str) -> Ma
 
 
 def _dot(x0: float, y: float, scale: float, estimate: Estimate, is_control: bool) -> Markup:
-    low, high = (100 * min(1.0, max(0.0, estimate.mean + sign * _half_width(estimate))) for sign in (-1, 1))
+    low, high = 100 * estimate.low, 100 * estimate.high
     x, kind = x0 + 100 * estimate.mean * scale, "control" if is_control else "method"
     return Markup("<g class='{}'>{}<circle cx='{:.1f}' cy='{:.1f}' r='5'/>{}</g>").format(
         kind,
@@ -79,7 +82,7 @@ def _dot(x0: float, y: float, scale: float, estimate: Estimate, is_control: bool
 
 def outcome_bars(rows: Sequence[tuple[str, Mapping[Outcome, int]]]) -> Markup:
     """Return one bar a row, divided by the share of each outcome."""
-    left, width, top, row_height = 216.0, 1000.0, 30.0, 40.0
+    left, width, top, row_height = _left(label for label, _ in rows), 1000.0, 30.0, 40.0
     parts: list[Markup] = []
     x = left
     for outcome in reversed(Outcome):
@@ -101,70 +104,61 @@ def outcome_bars(rows: Sequence[tuple[str, Mapping[Outcome, int]]]) -> Markup:
     return _svg(width, top + row_height * len(rows), "Outcomes of programs", parts)
 
 
-def anytime_chart(title: str, curves: Sequence[Curve], x_label: str) -> Markup:
-    """Return some curves on one pair of axes, each named at its end: the first the method's, the others controls'."""
-    left, top, width, height, plot_bottom, right = 44.0, 30.0, 420.0, 200.0, 160.0, 112.0
-    points = [p for curve in curves for p in curve.points]
+def line_chart(title: str, curves: Sequence[Curve], x_label: str) -> Markup:
+    """Return curves on one pair of axes; two are named at their ends, the first the method's, the second a control's.
+
+    A single one of more than 40 points is drawn faint under its running mean.
+    """
+    left, top, height, bottom, right = 50.0, 30.0, 200.0, 160.0, 12.0 if len(curves) < 2 else 112.0
+    width = 308.0 + right
+    finite = [[(x, y) for x, y in c.points if math.isfinite(x) and math.isfinite(y)] for c in curves]
+    points = [p for one in finite for p in one]
     parts = [_text(0, 14, title, "start", "panel")]
     if not points:
-        parts.append(_text(left, 90, "nothing was drawn", "start", "note"))
+        parts.append(_text(left, 90, "no finite value", "start", "note"))
         return _svg(width, height, title, parts)
     y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), 4)
-    x_ticks = _ticks(0.0, max(x for x, _ in points), 4, whole=True)
+    low, high = min(x for x, _ in points), max(x for x, _ in points)
 
     def at(x: float | int, y: float | int) -> tuple[float, float]:
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return left + x / x_ticks[-1] * (width - left - right), plot_bottom - up * (plot_bottom - top)
+        across, up = (x - low) / max(high - low, 1e-9), (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return left + across * (width - left - right), bottom - up * (bottom - top)
 
     for tick in y_ticks:
-        y = at(0, tick)[1]
+        y = at(low, tick)[1]
         parts += [_line(left, y, width - right, y, "grid"), _text(left - 6, y + 4, _number(tick), "end", "tick")]
-    for tick in x_ticks:
-        parts.append(_text(at(tick, y_ticks[0])[0], plot_bottom + 16, _number(tick), "middle", "tick"))
-    parts.append(_text((left + width - right) / 2, plot_bottom + 34, x_label, "middle", "tick"))
-    ends = [at(*curve.points[-1])[1] for curve in curves if curve.points]
-    apart = 14.0 if len(ends) == 2 and abs(ends[0] - ends[1]) < 14 else 0.0  # two names never overlap
-    for index, curve in enumerate(c for c in curves if c.points):
-        kind = "curve" if index == 0 else "control-curve"
-        parts.append(_path([at(*p) for p in curve.points], kind))
-        shift = apart / 2 * (1 if ends[index] > min(ends) or (index and ends[0] == ends[1]) else -1)
-        parts.append(_text(at(*curve.points[-1])[0] + 6, ends[index] + 4 + shift, curve.name, "start", "note"))
+    for tick in (t for t in _ticks(low, high, 4, whole=True) if low <= t <= high):
+        parts.append(_text(at(tick, 0)[0], bottom + 16, _number(tick), "middle", "tick"))
+    parts.append(_line(left, bottom, width - right, bottom, "axis"))
+    parts.append(_text((left + width - right) / 2, bottom + 34, x_label, "middle", "tick"))
+    paths = [[at(*p) for p in one] for one in finite]
+    if len(curves) == 1:
+        parts += _one_path(paths[0])
+    ends = [path[-1] if path else None for path in paths]
+    for index, (curve, path, end) in enumerate(zip(curves, paths, ends, strict=True)):
+        if len(curves) > 1 and end is not None:
+            parts.append(_path(path, "control-curve" if index else "curve"))
+            parts.append(_text(end[0] + 6, end[1] + 4 + _shift(index, ends), curve.name, "start", "note"))
     return _svg(width, height, title, parts)
 
 
-def line_chart(curve: Curve, x_label: str) -> Markup:
-    """Return one curve with labelled axes; more than 40 points are drawn faint under their running mean."""
-    left, top, width, height, plot_bottom = 50.0, 30.0, 320.0, 200.0, 160.0
-    points = [(x, y) for x, y in curve.points if math.isfinite(x) and math.isfinite(y)]
-    name = f"{curve.name} ({curve.unit})" if curve.unit else curve.name
-    parts = [_text(0, 14, name, "start", "panel")]
-    if not points:
-        parts.append(_text(left, 90, "no finite value", "start", "note"))
-        return _svg(width, height, name, parts)
-    y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), 4)
-    x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), 4, whole=True)
-    x_low, x_high = points[0][0], max(points[-1][0], points[0][0] + 1e-9)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low)
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return left + across * (width - left - 12), plot_bottom - up * (plot_bottom - top)
-
-    for tick in y_ticks:
-        y = at(x_low, tick)[1]
-        parts += [_line(left, y, width - 12, y, "grid"), _text(left - 6, y + 4, _number(tick), "end", "tick")]
-    for tick in (t for t in x_ticks if x_low <= t <= x_high):
-        parts.append(_text(at(tick, y_ticks[0])[0], plot_bottom + 16, _number(tick), "middle", "tick"))
-    parts.append(_line(left, plot_bottom, width - 12, plot_bottom, "axis"))
-    parts.append(_text((left + width - 12) / 2, plot_bottom + 34, x_label, "middle", "tick"))
-    drawn = _thinned(points, 400)
+def _one_path(points: Sequence[tuple[float, float]]) -> list[Markup]:
+    drawn, parts = _thinned(points, 400), []
     if len(points) > 40:
-        parts.append(_path([at(*p) for p in drawn], "raw"))
+        parts.append(_path(drawn, "raw"))
         drawn = _thinned(_running_mean(points, max(3, len(points) // 20)), 400)
-    parts.append(_path([at(*p) for p in drawn], "curve"))
     if len(points) == 1:
-        parts.append(Markup("<circle class='curve-dot' cx='{:.1f}' cy='{:.1f}' r='3'/>").format(*at(*points[0])))
-    return _svg(width, height, name, parts)
+        parts.append(Markup("<circle class='curve-dot' cx='{:.1f}' cy='{:.1f}' r='3'/>").format(*points[0]))
+    return [*parts, _path(drawn, "curve")]
+
+
+def _shift(index: int, ends: Sequence[tuple[float, float] | None]) -> float:
+    """Return how far down a curve's name stands from its end, so that two names never overlap."""
+    heights = [end[1] for end in ends if end is not None]
+    if len(heights) != 2 or abs(heights[0] - heights[1]) >= 14:
+        return 0.0
+    is_lower = heights[index] > min(heights) or (index == 1 and heights[0] == heights[1])
+    return 7.0 if is_lower else -7.0
 
 
 def reliability_chart(label: str, bins: Sequence[tuple[float, float, int]]) -> Markup:
@@ -191,16 +185,17 @@ def reliability_chart(label: str, bins: Sequence[tuple[float, float, int]]) -> M
     return _svg(left + size + 16, top + size + 42, f"Reliability: {label}", parts)
 
 
-def time_bars(rows: Sequence[tuple[str, float]]) -> Markup:
-    """Return one bar a stage, as long as its wall time."""
-    left, right, width, row_height = 216.0, 90.0, 1000.0, 24.0
-    longest = max([seconds for _, seconds in rows] + [1e-9])
+def time_bars(rows: Sequence[tuple[str, float, float]]) -> Markup:
+    """Return one bar a stage, as long as its wall time, with its CPU time beside."""
+    left, right, width, row_height = _left(label for label, _, _ in rows), 200.0, 1000.0, 24.0
+    longest = max([seconds for _, seconds, _ in rows] + [1e-9])
     parts: list[Markup] = []
-    for index, (label, seconds) in enumerate(rows):
+    for index, (label, seconds, cpu_s) in enumerate(rows):
         y, size = row_height * index, (width - left - right) * seconds / longest
         parts.append(_text(left - 14, y + 16, label, "end", "label"))
         parts.append(_rect(left, y + 4, max(size, 1.0), 16, "time"))
-        parts.append(_text(left + max(size, 1.0) + 8, y + 16, duration(seconds), "start", "value"))
+        text = f"{duration(seconds)}, {duration(cpu_s)} of CPU"
+        parts.append(_text(left + max(size, 1.0) + 8, y + 16, text, "start", "value"))
     return _svg(width, row_height * len(rows) + 4, "Wall time by stage", parts)
 
 
@@ -220,8 +215,9 @@ def duration(seconds: float | int) -> str:
 # -------------------------------------------------------------------------------------------------------- pieces
 
 
-def _half_width(estimate: Estimate) -> float:
-    return Z_95 * (estimate.standard_error or 0.0)
+def _left(labels: Iterable[str]) -> float:
+    """Return where a chart of rows begins, so that the longest label is not cut."""
+    return max(216.0, 14 + LETTER_WIDTH * max(map(len, labels), default=0))
 
 
 def _ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:

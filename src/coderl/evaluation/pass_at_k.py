@@ -1,4 +1,4 @@
-"""pass@k and n@k: unbiased estimators, averages by difficulty, standard errors and paired intervals.
+"""pass@k and n@k: unbiased estimators, averages by difficulty, and intervals that hold for few problems too.
 
 Letters: N samples of a problem, k of them drawn, n of those submitted; p of the N pass the example tests, and c of
 these p the hidden tests too.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
+from statistics import NormalDist, fmean
 from typing import Literal
-
-import numpy as np
 
 ALL = "all"
 Fallback = Literal["zero", "draw_from_all"]
+Rankings = Mapping[str, Sequence[tuple[bool, bool]]]
+"""Problem -> (passes the example tests, is correct) of its programs, best first."""
+_Z = NormalDist().inv_cdf(0.975)
+"""Half the width of a 95% interval, in standard errors."""
 
 
 # -------------------------------------------------------------------------------------------------- one problem
@@ -145,14 +148,25 @@ class ProblemCounts:
     is_tested: bool = True
     """False for a problem without hidden tests: it has no verdicts, and counts 0."""
 
+    @property
+    def num_programs(self) -> int:
+        """Samples with or without a verdict: what the problem holds."""
+        return self.num_samples + self.num_masked
+
+    def __add__(self, other: ProblemCounts) -> ProblemCounts:
+        """Return the counts of both draws of one problem as those of one draw."""
+        assert self.problem_id == other.problem_id, (self.problem_id, other.problem_id)
+        both = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if "num_" in f.name}
+        return replace(self, **{name: None if None in pair else sum(pair) for name, pair in both.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over problems."""
+    """A mean over problems, or a mean difference, and where it lies with 95% confidence."""
 
     mean: float
-    standard_error: float | None
-    """Of the mean, over problems; None for fewer than two."""
+    low: float
+    high: float
     num_problems: int
 
 
@@ -163,16 +177,35 @@ class Summary:
     scores: dict[str, dict[str, Estimate]]
     """Metric (`pass@1`, `1@20 (none passes examples: zero)`) -> difficulty or `all` -> mean."""
     by_problem: dict[str, dict[str, float]]
-    """Metric -> problem -> score: what `paired_bootstrap` compares."""
+    """Metric -> problem -> score: what `paired_difference` compares."""
     num_problems: int
     num_untested: int
     """Problems without hidden tests; they count 0."""
     num_missing: int
     """Tested problems without a single verdict; they count 0."""
-    num_short: int
-    """Problems with fewer verdicts than the largest k: all they have are drawn, which can only lower their score."""
     num_masked: int
     """Samples left out because the sandbox failed on them."""
+    num_programs: tuple[int, float, int] = (0, 0.0, 0)
+    """Fewest, mean and most programs of a tested problem."""
+    unreached: tuple[str, ...] = ()
+    """A sentence for each k that was asked and not computed, since some problem holds fewer than k programs."""
+
+    @property
+    def size(self) -> str:
+        """How many programs a problem holds, in words."""
+        fewest, mean, most = self.num_programs
+        if fewest == most:
+            return f"{most:,} program{'' if most == 1 else 's'}"
+        return f"{fewest:,} to {most:,} programs, {mean:,.1f} in the mean"
+
+    def remarks(self) -> list[str]:
+        """Return what was left out, a sentence each."""
+        counted = (
+            (self.num_untested, "problem(s) without hidden tests, counted 0"),
+            (self.num_missing, "problem(s) without a verdict, counted 0"),
+            (self.num_masked, "program(s) left out because the sandbox failed"),
+        )
+        return [*self.unreached, *(f"{number:,} {text}" for number, text in counted if number)]
 
 
 def summarise(
@@ -181,92 +214,71 @@ def summarise(
     n_at_ks: Sequence[tuple[int, int]] = (),
     *,
     fallback: Fallback = "zero",
+    rankings: Rankings | None = None,
 ) -> Summary:
     """Return pass@k for every k of `ks` and n@k for every (n, k), as means by difficulty and over all problems.
 
+    A k is left out, and `unreached` says so, where a problem holds some programs but fewer than k. Where only faults of
+    the sandbox leave fewer verdicts, all there are count, which can only lower a score, and the metric's name says so.
+
+    Args:
+        counts: one a problem.
+        ks: of pass@k.
+        n_at_ks: of n@k: of any n that pass the examples, and with `rankings` also of the best ranked.
+        fallback: what n@k counts where no sample passes the examples.
+        rankings: order the programs for n@k. The order is that of all samples; a subset of k keeps it. With `zero` a
+            program that fails the examples is never submitted, with `draw_from_all` it may be, after those that pass.
+
     Raises:
-        ValueError: two counts are of one problem, or n@k is asked without example outcomes.
+        ValueError: two counts are of one problem, or n@k is asked without example outcomes and without rankings.
     """
     problems = list(counts)
-    if len({c.problem_id for c in problems}) != len(problems):
-        raise ValueError("two of the counts given to summarise are of one problem")
-    by_problem: dict[str, dict[str, float]] = {}
-    for k in ks:
-        by_problem[f"pass@{k}"] = {c.problem_id: _pass_score(c, k) for c in problems}
-    for n, k in n_at_ks:
-        scores = {c.problem_id: _n_at_k_score(c, n, k, fallback) for c in problems}
-        by_problem[n_at_k_name(n, k, fallback)] = scores
     difficulties = {c.problem_id: c.difficulty for c in problems}
-    largest = max([*ks, *(k for _, k in n_at_ks)], default=0)
+    if len(difficulties) != len(problems):
+        raise ValueError("two of the counts given to summarise are of one problem")
+    asked = dict.fromkeys([*ks, *(k for _, k in n_at_ks)])
+    unreached = {k: line for k in asked if (line := _unreached(problems, k))}
+    rankings, has_rankings = rankings or {}, rankings is not None
+    by_problem: dict[str, dict[str, float]] = {}
+
+    def add(label: str, k: int, score: Callable[[ProblemCounts], float], notes: Sequence[str] = ()) -> None:
+        held = (len(rankings.get(c.problem_id, ())) if "ranked" in label else c.num_samples for c in problems)
+        short = sum(0 < number < k for number in held)
+        notes = [*notes, *([f"{short} with fewer verdicts"] if short else [])]
+        name = f"{label} ({'; '.join(notes)})" if notes else label
+        by_problem[name] = {c.problem_id: score(c) if c.num_samples else 0.0 for c in problems}
+
+    for k in (k for k in ks if k not in unreached):
+        add(f"pass@{k}", k, lambda c, k=k: pass_at_k(c.num_samples, c.num_correct, min(k, c.num_samples)))
+    note = (f"none passes examples: {fallback.replace('_', ' ')}",)
+    for n, k in (pair for pair in n_at_ks if pair[1] not in unreached):
+        if not has_rankings or all(c.num_passing_examples is not None for c in problems):
+            add(f"{n}@{k}", k, lambda c, n=n, k=k: _n_at_k_score(c, n, k, fallback), note)
+        if has_rankings:
+            add(f"{n}@{k} ranked", k, lambda c, n=n, k=k: _ranked_score(rankings, c, n, k, fallback), note)
+    held = [c.num_programs for c in problems if c.is_tested]
     return Summary(
         scores={metric: average(scores, difficulties) for metric, scores in by_problem.items()},
         by_problem=by_problem,
         num_problems=len(problems),
         num_untested=sum(not c.is_tested for c in problems),
         num_missing=sum(c.is_tested and c.num_samples == 0 for c in problems),
-        num_short=sum(0 < c.num_samples < largest for c in problems),
         num_masked=sum(c.num_masked for c in problems),
+        num_programs=(min(held), fmean(held), max(held)) if held else (0, 0.0, 0),
+        unreached=tuple(unreached.values()),
     )
 
 
-def with_metric(summary: Summary, name: str, other: Summary, metric: str = "pass@1") -> Summary:
-    """Return `summary` with one more metric: `metric` of `other`, called `name` (the greedy programs' pass@1, say)."""
-    return replace(
-        summary,
-        scores={**summary.scores, name: other.scores[metric]},
-        by_problem={**summary.by_problem, name: other.by_problem[metric]},
-    )
-
-
-def with_ranked(
-    summary: Summary,
-    rankings: Mapping[str, Sequence[tuple[bool, bool]]],
-    difficulties: Mapping[str, str],
-    n: int,
-    k: int,
-    *,
-    fallback: Fallback = "zero",
-) -> Summary:
-    """Return `summary` with n@k of ranked programs: the best `n` of `k` are submitted, in place of any n that pass.
-
-    The order is that of all samples; a subset of k keeps it. With `zero` a program that fails the examples is never
-    submitted, with `draw_from_all` it may be, after those that pass. A problem with fewer programs has all drawn.
-
-    Args:
-        summary: of the same problems.
-        rankings: problem -> (passes the example tests, is correct) of its programs, best first.
-        difficulties: of every problem of the summary.
-        n: submissions allowed.
-        k: samples drawn.
-        fallback: what happens where no sample passes the examples.
-    """
-    scores = {}
-    for problem_id in difficulties:
-        good = [right and (passes or fallback == "draw_from_all") for passes, right in rankings.get(problem_id, ())]
-        drawn = min(k, len(good))
-        scores[problem_id] = ranked_n_at_k(good, min(n, drawn), drawn) if drawn else 0.0
-    name = n_at_k_name(n, k, fallback).replace(" (", " ranked (")
-    return replace(
-        summary,
-        scores={**summary.scores, name: average(scores, difficulties)},
-        by_problem={**summary.by_problem, name: scores},
-    )
-
-
-def n_at_k_name(n: int, k: int, fallback: Fallback) -> str:
-    """Return the name of an n@k metric, which says what happens where no sample passes the examples."""
-    return f"{n}@{k} (none passes examples: {fallback.replace('_', ' ')})"
-
-
-def _pass_score(counts: ProblemCounts, k: int) -> float:
-    if counts.num_samples == 0:
-        return 0.0
-    return pass_at_k(counts.num_samples, counts.num_correct, min(k, counts.num_samples))
+def _unreached(problems: Sequence[ProblemCounts], k: int) -> str:
+    """Return why a k is left out; nothing where every problem that holds programs holds k."""
+    held = [c.num_programs for c in problems if c.num_programs]
+    fewer = [number for number in held if number < k]
+    if not fewer:
+        return ""
+    return f"k={k} is left out: {len(fewer):,} of {len(held):,} problems hold fewer programs, the fewest {min(fewer):,}"
 
 
 def _n_at_k_score(counts: ProblemCounts, n: int, k: int, fallback: Fallback) -> float:
-    if counts.num_samples == 0:
-        return 0.0
     if counts.num_passing_examples is None or counts.num_correct_passing_examples is None:
         raise ValueError(f"{n}@{k} needs the example outcomes of problem {counts.problem_id}, and it has none")
     drawn = min(k, counts.num_samples)
@@ -281,6 +293,13 @@ def _n_at_k_score(counts: ProblemCounts, n: int, k: int, fallback: Fallback) -> 
     )
 
 
+def _ranked_score(rankings: Rankings, counts: ProblemCounts, n: int, k: int, fallback: Fallback) -> float:
+    ranked = rankings.get(counts.problem_id, ())
+    good = [is_right and (passes or fallback == "draw_from_all") for passes, is_right in ranked]
+    drawn = min(k, len(good))
+    return ranked_n_at_k(good, min(n, drawn), drawn) if drawn else 0.0
+
+
 def average(scores: Mapping[str, float], difficulties: Mapping[str, str]) -> dict[str, Estimate]:
     """Return the mean score of each difficulty, in the order met, and of `all`: every problem weighs the same.
 
@@ -293,49 +312,60 @@ def average(scores: Mapping[str, float], difficulties: Mapping[str, str]) -> dic
     return {name: estimate(values) for name, values in groups.items()}
 
 
+def columns_of(difficulties: Iterable[str]) -> list[str]:
+    """Return `all` and then the difficulties, in the order met; `all` alone where there is a single difficulty."""
+    names = [name for name in dict.fromkeys(difficulties) if name != ALL]
+    return [ALL, *names] if len(names) > 1 else [ALL]
+
+
 def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean of one value a problem, with its standard error (sample standard deviation over root P)."""
+    """Return the mean of one share a problem, with an interval that is right for few problems too.
+
+    Source: Wilson 1927; of 0/1 values it is his. Shares spread less: the number of problems is divided by their
+        dispersion, the variance over p(1-p), as in surveys (Franco et al. 2019). Ours: two more problems of the most
+        dispersion are added for it, since a few problems may happen to be alike.
+
+    Raises:
+        ValueError: a value is not within 0..1.
+    """
+    if outside := [value for value in values if not 0 <= value <= 1]:
+        raise ValueError(f"a share is within 0..1, got {outside[0]}")
     if not values:
-        return Estimate(0.0, None, 0)
-    array = np.asarray(values, dtype=np.float64)
-    error = float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else None
-    return Estimate(float(array.mean()), error, len(array))
+        return Estimate(0.0, 0.0, 1.0, 0)
+    mean, count = fmean(values), len(values)
+    most = mean * (1 - mean)
+    dispersion = (sum((v - mean) ** 2 for v in values) / most + 2) / (count + 2) if most > 0 else 1.0
+    weight = _Z**2 * dispersion / count
+    centre = (mean + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * most + weight**2 / 4) / (1 + weight)
+    return Estimate(mean, max(0.0, centre - half), min(1.0, centre + half), count)
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean difference and where it lies with the confidence asked for."""
+def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Estimate:
+    """Return the mean of `ours - theirs` over problems; the pairing takes their difficulty out of the interval.
 
-    mean: float
-    low: float
-    high: float
+    Source: Agresti and Min 2005: two more pairs, of which half a one is +1 and half a one -1. Ours: for shares too.
 
-
-def paired_bootstrap(
-    a: Mapping[str, float],
-    b: Mapping[str, float],
-    *,
-    seed: int,
-    num_resamples: int = 10_000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Return the mean of `a - b` over problems with its percentile interval; problems are drawn with replacement.
-
-    Each mapping goes from a problem to its score. The pairing takes the difficulty of the problems out of the interval.
+    Args:
+        ours: problem -> score within 0..1.
+        theirs: of the same problems.
 
     Raises:
         ValueError: the two are not of the same problems, or of none.
     """
-    if a.keys() != b.keys() or not a:
-        only = sorted(a.keys() ^ b.keys())
-        raise ValueError(f"paired_bootstrap needs the same problems on both sides, at least one; unpaired: {only[:5]}")
-    differences = np.asarray([a[problem_id] - b[problem_id] for problem_id in a], dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    size = len(differences)
-    means = np.empty(num_resamples)
-    for start in range(0, num_resamples, 1000):
-        rows = min(1000, num_resamples - start)
-        means[start : start + rows] = differences[rng.integers(0, size, (rows, size))].mean(axis=1)
-    tail = 50.0 * (1.0 - confidence)
-    low, high = np.percentile(means, [tail, 100.0 - tail])
-    return Interval(float(differences.mean()), float(low), float(high))
+    if ours.keys() != theirs.keys() or not ours:
+        only = sorted(ours.keys() ^ theirs.keys())
+        raise ValueError(f"paired_difference needs the same problems on both sides, at least one; unpaired: {only[:5]}")
+    differences = [ours[problem_id] - theirs[problem_id] for problem_id in ours]
+    count = len(differences) + 2
+    centre = sum(differences) / count
+    half = _Z * math.sqrt(((sum(d * d for d in differences) + 1) / count - centre**2) / count)
+    return Estimate(fmean(differences), max(-1.0, centre - half), min(1.0, centre + half), len(differences))
+
+
+def percent(found: Estimate | None, digits: int = 1) -> str:
+    """Return `62.5 (47.0 to 75.8)`: a mean in percent and its 95% interval; a dash for none."""
+    if found is None:
+        return "\N{EN DASH}"
+    mean, low, high = (f"{100 * value:.{digits}f}" for value in (found.mean, found.low, found.high))
+    return f"{mean} ({low} to {high})"

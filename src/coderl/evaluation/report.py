@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,20 @@ from rich.table import Table as TerminalTable
 from coderl import records
 from coderl.evaluation import figures
 from coderl.evaluation.figures import Curve, DotRow, outcome_words
-from coderl.evaluation.pass_at_k import (
-    ALL,
-    Estimate,
-    Interval,
-    Summary,
-)
+from coderl.evaluation.illustrations import Illustration
+from coderl.evaluation.pass_at_k import ALL, Estimate, Summary, columns_of, percent
 from coderl.types import Outcome
 
 MAX_MESSAGE_CHARS = 400
 MAX_PROGRAM_CHARS = 20_000
 MAX_DESCRIPTION_CHARS = 4_000
+CHART_METRIC = "pass@1"
+"""Of the first figure."""
+RESULTS_NOTE = (
+    "Percent of problems solved, with the 95% interval over problems. pass@k: at least one of k samples is right. n@k: "
+    "of k samples, n of those that pass the example tests are handed in. A metric is blank where some problem has "
+    "fewer than k programs."
+)
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control and direction characters: they hide or reorder what a hostile program says, or cannot be written."""
@@ -57,15 +61,7 @@ class Contrast:
     baseline: str
     metric: str
     baseline_mean: float
-    difference: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeDistribution:
-    """What became of one model's programs."""
-
-    label: str
-    counts: Mapping[Outcome, int]
+    difference: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,41 +84,48 @@ class SearchSection:
 
 
 @dataclass(frozen=True, slots=True)
-class SampleProgram:
-    """One program for people to read."""
-
-    problem_id: str
-    difficulty: str
-    description: str
-    stage: str
-    kind: str
-    outcome: Outcome | None
-    """None where the sandbox failed."""
-    pieces: tuple[tuple[str, float | None], ...]
-    """Text and value of each token, in order; a single piece without a value for a program that was not scored."""
-    error_subtype: str | None = None
-    message: str = ""
-    error_line: int | None = None
-    program_value: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Table:
     """A small table of figures, as text."""
 
     title: str
     note: str
     columns: tuple[str, ...]
-    """The first names the row."""
     rows: tuple[tuple[str, ...], ...]
+    num_words: int = 1
+    """Columns at the left that name the row."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """What one stage took."""
+class Selection:
+    """Which actor a run kept, by the share of right programs on validation problems."""
 
-    stage: str
-    wall_s: float
+    kept: str
+    pass_rates: Mapping[str, float]
+    """Of the warm start and of each round's actor, in the order of training."""
+
+    @property
+    def rejected(self) -> tuple[str, ...]:
+        """The rounds after the kept actor, which did not make it better."""
+        names = list(self.pass_rates)
+        return tuple(names[names.index(self.kept) + 1 :])
+
+    @property
+    def has_rejected_all(self) -> bool:
+        """True where the run's actor is the warm start."""
+        return bool(self.rejected) and len(self.rejected) == len(self.pass_rates) - 1
+
+    def sentence(self) -> str:
+        """Return what was rejected, with the validation figures; nothing where nothing was."""
+        if not self.rejected:
+            return ""
+        after = " and ".join(f"{100 * self.pass_rates[name]:.1f}% after {name}" for name in self.rejected)
+        kept = f"{100 * self.pass_rates[self.kept]:.1f}%"
+        if self.has_rejected_all:
+            return (
+                f"Reinforcement learning was rejected: on validation problems {kept} of the warm start's programs pass,"
+                f" {after}."
+            )
+        return f"The actor of {self.kept} was kept: on validation problems {kept} of its programs pass, {after}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,24 +137,24 @@ class ReportData:
     """One or two sentences: which model, which problems, which question."""
     rows: tuple[HeadlineRow, ...]
     contrasts: tuple[Contrast, ...] = ()
-    """The first is the page's headline."""
+    """The first is the page's headline, unless all of reinforcement learning was rejected."""
+    selection: Selection | None = None
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing the numbers."""
-    outcomes: tuple[OutcomeDistribution, ...] = ()
+    outcomes: tuple[tuple[str, Mapping[Outcome, int]], ...] = ()
+    """What became of each model's programs."""
     curves: tuple[CurveGroup, ...] = ()
     tables: tuple[Table, ...] = ()
     """How each round fared: its critic, its canaries."""
     reliability: tuple[tuple[str, tuple[tuple[float, float, int], ...]], ...] = ()
     """Of each critic, by bin: mean predicted probability of passing, share that passed, number of programs."""
-    samples: tuple[SampleProgram, ...] = ()
-    value_label: str = "critic's probability that a program with this prefix passes"
+    illustrations: tuple[Illustration, ...] = ()
     tallies: Mapping[str, int] = field(default_factory=dict)
     """What was left out: untested problems, skipped problems, sandbox faults."""
-    timings: tuple[Timing, ...] = ()
+    timings: tuple[tuple[str, float, float], ...] = ()
+    """Of each stage: wall and CPU time, in seconds."""
     settings: Mapping[str, str] = field(default_factory=dict)
     search: SearchSection | None = None
-    chart_metric: str = "pass@1"
-    """The metric of the first figure."""
 
 
 # --------------------------------------------------------------------------------------------------------- the page
@@ -167,30 +170,26 @@ def render(data: ReportData) -> str:
     environment = jinja2.Environment(
         autoescape=True, finalize=_clean, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        estimate=_estimate_cell, points=_points, words=outcome_words, tint=tint, lines=lines_of, cut=_cut
-    )
+    environment.filters.update(points=_points, words=outcome_words, tint=tint, cut=_cut)
     source = importlib.resources.files("coderl.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    columns = columns_of(name for row in data.rows for by in row.summary.scores.values() for name in by)
     return environment.from_string(source).render(
         data=data,
         finding=finding(data),
-        metrics=metrics_of(data),
-        difficulties=difficulties_of(data),
-        dot_chart=_dot_chart(data),
-        outcome_bars=figures.outcome_bars([(o.label, o.counts) for o in data.outcomes]),
-        time_bars=figures.time_bars([(t.stage, t.wall_s) for t in data.timings]),
-        anytime_chart=figures.anytime_chart,
-        total_time=figures.duration(sum(t.wall_s for t in data.timings)),
-        line_chart=figures.line_chart,
-        reliability_chart=figures.reliability_chart,
-        all_problems=ALL,
+        results=_results(data, columns),
+        dot_chart=_dot_chart(data, columns),
+        charts=figures,
+        lines_of=lines_of,
+        total_time=figures.duration(sum(wall for _, wall, _ in data.timings)),
         max_message=MAX_MESSAGE_CHARS,
         max_description=MAX_DESCRIPTION_CHARS,
     )
 
 
 def finding(data: ReportData) -> str:
-    """Return the headline sentence: the first contrast, and whether its interval leaves the sign open."""
+    """Return the headline sentence: what was rejected, or the first contrast and whether its interval settles it."""
+    if data.selection is not None and data.selection.has_rejected_all:
+        return data.selection.sentence()
     if not data.contrasts:
         return ""
     c = data.contrasts[0]
@@ -208,26 +207,43 @@ def metrics_of(data: ReportData) -> list[str]:
     return list(dict.fromkeys(metric for row in data.rows for metric in row.summary.scores))
 
 
-def difficulties_of(data: ReportData) -> list[str]:
-    """Return `all` and then the difficulties, in the order met; only `all` where there is a single difficulty."""
-    names = dict.fromkeys(name for row in data.rows for by in row.summary.scores.values() for name in by if name != ALL)
-    return [ALL, *names] if len(names) > 1 else [ALL]
+def _results(data: ReportData, columns: Sequence[str]) -> list[Table]:
+    """Return the scores over all problems, by difficulty where there are several, and the paired differences."""
+    metrics = metrics_of(data)
+    rows = [(r.stage, r.decoding, *(percent(r.summary.scores.get(m, {}).get(ALL)) for m in metrics)) for r in data.rows]
+    found = [Table("", RESULTS_NOTE, ("model", "decoding", *metrics), tuple(rows), 2)]
+    if len(columns) > 1:
+        rows = [
+            (f"{row.stage}, {row.decoding}", metric, *(percent(by.get(name)) for name in columns))
+            for row in data.rows
+            for metric, by in row.summary.scores.items()
+        ]
+        found.append(Table("By difficulty", "", ("model", "metric", *columns), tuple(rows), 2))
+    if data.contrasts:
+        rows = [
+            (c.better, c.baseline, c.metric, _points(d.mean), f"{_points(d.low)} to {_points(d.high)}")
+            for c in data.contrasts
+            for d in [c.difference]
+        ]
+        names = ("model", "against", "metric", "points", "95% interval")
+        found.append(Table("Differences on the same problems", "", names, tuple(rows), 3))
+    return found
 
 
-def _dot_chart(data: ReportData) -> Markup:
+def _dot_chart(data: ReportData, columns: Sequence[str]) -> Markup:
     rows = [
-        DotRow(row.stage, row.decoding, row.is_control, row.summary.scores[data.chart_metric])
+        DotRow(row.stage, row.decoding, row.is_control, row.summary.scores[CHART_METRIC])
         for row in data.rows
-        if data.chart_metric in row.summary.scores
+        if CHART_METRIC in row.summary.scores
     ]
-    return figures.dot_chart(rows, difficulties_of(data), f"{data.chart_metric}, % of problems; bars: 95% intervals")
+    return figures.dot_chart(rows, columns, f"{CHART_METRIC}, % of problems; bars: 95% intervals")
 
 
-def lines_of(pieces: Iterable[tuple[str, float | None]]) -> list[list[tuple[str, float | None]]]:
-    """Return the pieces line by line: a piece with line ends is divided, each part keeping its value."""
+def lines_of(texts: Sequence[str], values: Sequence[float]) -> list[list[tuple[str, float | None]]]:
+    """Return the tokens line by line, each with its value: one with line ends is divided, each part keeping it."""
     lines: list[list[tuple[str, float | None]]] = [[]]
     left = MAX_PROGRAM_CHARS
-    for text, value in pieces:
+    for text, value in zip_longest(texts, values[: len(texts)]):
         first, *others = text[:left].split("\n")
         left -= len(text)
         lines[-1].append((first + ("↵" if others and value is not None else ""), value))
@@ -237,7 +253,8 @@ def lines_of(pieces: Iterable[tuple[str, float | None]]) -> list[list[tuple[str,
         if left <= 0:
             lines.append([("... cut here", None)])
             break
-    return [[(text, value) for text, value in line if text] for line in lines]
+    shown = [[(text, value) for text, value in line if text] for line in lines]
+    return shown if shown[-1] else shown[:-1]
 
 
 def tint(value: float | None) -> str:
@@ -262,31 +279,25 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _estimate_cell(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "–"
-    error = "" if estimate.standard_error is None else f" ± {100 * estimate.standard_error:.1f}"
-    return f"{100 * estimate.mean:.1f}{error}"
-
-
 # ----------------------------------------------------------------------------------------------------- the terminal
 
 
 def closing_table(data: ReportData) -> TerminalTable:
-    """Return the headline numbers over all problems as a table for the terminal."""
-    table = TerminalTable(title=f"{data.title}: % of problems ± standard error", title_justify="left")
+    """Return the headline numbers over all problems as a table for the terminal, the first with its interval."""
+    table = TerminalTable(title=f"{data.title}: % of problems (95% interval)", title_justify="left")
     table.add_column("model", no_wrap=True)
     table.add_column("decoding")
     metrics = metrics_of(data)
     for metric in metrics:
         table.add_column(metric, justify="right")
     for row in data.rows:
-        cells = [_estimate_cell(row.summary.scores.get(metric, {}).get(ALL)) for metric in metrics]
+        found = [row.summary.scores.get(metric, {}).get(ALL) for metric in metrics]
+        cells = [
+            percent(e) if m == CHART_METRIC else percent(e).split(" ")[0] for m, e in zip(metrics, found, strict=True)
+        ]
         style = "dim" if row.is_control else "bold"
         table.add_row(_plain(row.stage), _plain(row.decoding), *cells, style=style)
-    if data.contrasts:
-        table.caption = _plain(finding(data))
-        table.caption_justify = "left"
+    table.caption, table.caption_justify = _plain("\n".join([finding(data), *data.warnings]).strip()), "left"
     return table
 
 

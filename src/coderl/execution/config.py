@@ -6,10 +6,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from coderl.settings import Config, Incidental, decisive
 from coderl.types import InputError, StdinTest, UnitTest
 
 Isolation = Literal["unsafe", "portable", "strong"]
@@ -19,10 +20,8 @@ Layer = Literal["namespaces", "landlock", "seccomp"]
 LAYERS: tuple[Layer, ...] = ("namespaces", "landlock", "seccomp")
 
 
-class Limits(BaseModel):
+class Limits(Config):
     """What one program may use up on one test."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpu_limit_s: float = Field(default=4.0, gt=0)
     """CPU seconds of a quiet machine, not wall: load must not change a verdict. Four, as the original's alarm."""
@@ -37,7 +36,9 @@ class Limits(BaseModel):
 class ExecutionConfig(Limits):
     """How programs are run and judged."""
 
-    num_workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    num_workers: Annotated[int, Incidental("how many programs run side by side")] = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1
+    )
     """Zygotes; one for each processor is best."""
     comparator: Literal["strict", "apps", "exact"] = "strict"
     """See `judge`. Assertions always mean what Python means by them."""
@@ -54,21 +55,18 @@ class ExecutionConfig(Limits):
     """Let programs import what is installed beside this package (numpy)."""
     preload: tuple[str, ...] = ()
     """Modules to import once for all programs, besides the usual ones; each makes every fork dearer."""
-    recycle_after: int = Field(default=10_000, ge=1)
+    recycle_after: Annotated[int, Incidental("a fresh zygote judges alike")] = Field(default=10_000, ge=1)
     """Programs that one zygote runs before a fresh one takes its place."""
-    backend: Literal["local", "ray", "http"] = "local"
+    backend: Annotated[Literal["local", "ray", "http"], Incidental("where programs run")] = "local"
     """This machine, the nodes of a Ray cluster, or a `coderl serve-execution` elsewhere."""
-    address: str | None = None
+    address: Annotated[str | None, Incidental("where programs run")] = None
     """Of the cluster (None starts one here) or the service (http://host:port, its token in CODERL_EXECUTION_TOKEN)."""
-    store_path: Path | None = None
+    store_path: Annotated[Path | None, Incidental("what is kept is what would be found")] = None
     """An sqlite file on a local disk that keeps verdicts, so that no program is run twice; None keeps none."""
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide a verdict; the others only say where and how fast it is reached."""
-        return self.model_dump(mode="json", exclude=_INDECISIVE)
-
-
-_INDECISIVE = {"num_workers", "recycle_after", "backend", "address", "store_path"}
+        return decisive(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,15 +26,7 @@ from coderl.interop.original_files import (
     number_of,
 )
 from coderl.problems.json_files import write_json
-from coderl.stages.tables import (
-    Key,
-    Score,
-    VerdictRow,
-    key,
-    programs_of,
-    scores_of,
-    verdicts_of,
-)
+from coderl.stages.rollouts import programs_of, scores_of, verdicts_of
 from coderl.types import (
     CallTest,
     InputError,
@@ -42,8 +34,11 @@ from coderl.types import (
     Outcome,
     Problem,
     Program,
+    ProgramKey,
     ProgramKind,
+    Score,
     StdinTest,
+    Verdict,
 )
 
 _CODES = {outcome: code for code, outcome in RESULTS.items()}
@@ -84,7 +79,7 @@ def export_files(
 
 def _export_problem(
     out: Path, labelled: LabelledProblem, drawn: list[Program], baselines: list[Program],
-    judged: dict[Key, VerdictRow], valued: dict[Key, Score], encode_prompt: Encode | None,
+    judged: dict[ProgramKey, Verdict], valued: dict[ProgramKey, Score], encode_prompt: Encode | None,
 ) -> None:  # fmt: skip
     problem, number = labelled.problem, number_of(labelled.problem.problem_id)
     prompt = prompts.actor_prompt(problem, "apps_generate")
@@ -94,16 +89,16 @@ def _export_problem(
     _write_json(folder / EXAMPLES, _example_record(problem))
     if not judged:
         return
-    known = [(p, judged.get(key(p))) for p in drawn]
+    known = [(p, judged.get(p.key)) for p in drawn]
     pairs = [(p, v) for p, v in known if v is not None and v.outcome is not None]
     _write_json(folder / GENERATED, [_entry(p, v) for p, v in pairs])
-    if first := [(p, v) for p in baselines[:1] if (v := judged.get(key(p))) is not None and v.outcome is not None]:
+    if first := [(p, v) for p in baselines[:1] if (v := judged.get(p.key)) is not None and v.outcome is not None]:
         _write_json(folder / BASELINE, [_entry(p, v) for p, v in first])
     results = {"results": [_results(v) for _, v in known], "errors": [_errors(v) for _, v in known],
                "sols": [p.code for p in drawn]}  # fmt: skip
     _write(out / "test_results" / f"{number}.pkl", pickle.dumps({number: results}, protocol=3))
-    if valued and encode_prompt is not None and all(key(p) in valued for p, _ in pairs):
-        rows = [(p, v, valued[key(p)]) for p, v in pairs]
+    if valued and encode_prompt is not None and all(p.key in valued for p, _ in pairs):
+        rows = [(p, v, valued[p.key]) for p, v in pairs]
         content = pickle.dumps(_score_record(rows, encode_prompt(prompt)), protocol=3)
         _write(folder / SCORES, content.replace(b"cnumpy._core.", b"cnumpy.core."))  # NumPy 1 has no `_core`
 
@@ -116,7 +111,7 @@ def _example_record(problem: Problem) -> dict[str, list[Any]] | None:
             "outputs": [t.stdout if isinstance(t, StdinTest) else t.expected for t in tests]}  # fmt: skip
 
 
-def _entry(program: Program, verdict: VerdictRow) -> dict[str, Any]:
+def _entry(program: Program, verdict: Verdict) -> dict[str, Any]:
     assert verdict.outcome is not None
     word = WORDS.get(verdict.outcome) or _class_name(verdict.error_subtype)
     return {"code": program.code, "result": _CODES[verdict.outcome], "error_type": word}
@@ -126,7 +121,7 @@ def _class_name(subtype: str | None) -> str:
     return next((theirs for theirs, ours in SUBTYPES.items() if ours == subtype), subtype or "exception")
 
 
-def _results(verdict: VerdictRow | None) -> list[Any]:
+def _results(verdict: Verdict | None) -> list[Any]:
     """One result a test that ran, and the program's own where no test says it; nothing of a program without verdict."""
     if verdict is None or verdict.outcome is None:
         return []
@@ -134,7 +129,7 @@ def _results(verdict: VerdictRow | None) -> list[Any]:
     return results if _CODES[verdict.outcome] in results else [*results, _CODES[verdict.outcome]]
 
 
-def _errors(verdict: VerdictRow | None) -> list[Any]:
+def _errors(verdict: Verdict | None) -> list[Any]:
     """An exception of Python's own class where there is one of that name, else a `RuntimeError` that names it."""
     errors: list[Any] = [None] * len(_results(verdict))
     if verdict is not None and verdict.outcome in (Outcome.COMPILE_ERROR, Outcome.RUNTIME_ERROR):
@@ -153,18 +148,14 @@ def _made(kind: type[Exception], message: str) -> Exception:
         return RuntimeError(f"{kind.__name__}: {message}")
 
 
-def _score_record(rows: Sequence[tuple[Program, VerdictRow, Score]], prompt: Sequence[int]) -> dict[str, Any]:
+def _score_record(rows: Sequence[tuple[Program, Verdict, Score]], prompt: Sequence[int]) -> dict[str, Any]:
     prompt = [*prompt[:NUM_PROMPT_TOKENS]]
     logits = np.zeros((len(rows), NUM_POSITIONS, len(Outcome)), np.float32)
     for row, (program, verdict, score) in enumerate(rows):
         assert verdict.outcome is not None
         num = min(len(program.tokens), NUM_POSITIONS)
-        chosen = {Outcome.PASSED_TEST: score.passing_values, verdict.outcome: score.token_values}
-        known = np.array([values[:num] for values in chosen.values()], np.float64).reshape(len(chosen), num)
-        others = np.clip(1.0 - known.sum(0), 1e-12, None) / (len(Outcome) - len(chosen))
-        logits[row, :num] = np.log(others)[:, None]
-        for outcome, values in zip(chosen, known, strict=True):
-            logits[row, :num, outcome] = np.log(np.clip(values, 1e-12, None))
+        probs = np.array(score.token_probs[:num], np.float64).reshape(num, len(Outcome))
+        logits[row, :num] = np.log(np.clip(probs, 1e-12, None))
     eos = prompt[-1] if prompt else 0
     return {
         "code": [[*p.tokens[:NUM_POSITIONS], *[-100] * (NUM_POSITIONS - len(p.tokens))] for p, _, _ in rows],

@@ -9,25 +9,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from coderl import records
+from coderl import records, tables
+from coderl.evaluation.counts import JUDGED
 from coderl.interop import pickles
 from coderl.problems import apps, jsonl
 from coderl.problems.json_files import parse_json, read_text, text_field
 from coderl.problems.plain_pickle import Raised
-from coderl.stages.console import Reporter
-from coderl.stages.stages import hash_problems, run_stage
-from coderl.stages.tables import Score, VerdictRow
-from coderl.types import (
-    InputError,
-    LabelledProblem,
-    Outcome,
-    Program,
-    ProgramKind,
-)
+from coderl.stages.stage import Facts, Input, Labelled, SourceFile, Work, stage
+from coderl.types import InputError, LabelledProblem, Outcome, Program, ProgramKey, ProgramKind, Score, Verdict
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -54,59 +47,74 @@ class Found:
 
     labelled: LabelledProblem
     programs: tuple[Program, ...] = ()
-    verdicts: tuple[VerdictRow, ...] = ()
-    scores: tuple[Score, ...] = ()
+    verdicts: tuple[tuple[ProgramKey, Verdict], ...] = ()
+    scores: tuple[tuple[ProgramKey, Score], ...] = ()
     has_examples: bool = False
     """True where the example tests are those of the problem's `example_input_output.json`."""
 
 
-def import_files(
-    out: Path, *, source: Path, problems: Sequence[LabelledProblem], encode: Encode | None = None, reporter: Reporter
-) -> None:
-    """Write what the original left in `source` as a stage: OUT/programs and, as far as there are, verdicts and scores.
+class OriginalInput(Input):
+    """A folder in which the original's scripts left files: those, and nothing beside them."""
 
-    `source` is an `outputs` folder (`codes/ID.json`, `test_results/ID.pkl`) or a folder of problem folders
-    (`gen_solutions.json`, `baseline_solutions.json`, `gen_solutions_critic_scores.pkl`, `example_input_output.json`;
-    the example tests go to OUT/problems.jsonl). A program without test results gets no verdict: it was not tested.
+    def hash_of(self, value: Any) -> str:
+        """Return the hash of the original's files in the folder.
+
+        Raises:
+            InputError: there is none, or a path leads out of the folder.
+        """
+        return records.hash_value({str(f.relative_to(value)): records.hash_path(f) for f in sorted(files_of(value))})
+
+
+@stage
+def import_original(
+    work: Work,
+    source: Annotated[Path, OriginalInput("")],
+    *,
+    problems: Labelled,
+    tokenizer: SourceFile | None = None,
+) -> Facts:
+    r"""Read the files of the original's scripts into a stage's folder, for `--programs`, `--verdicts` and `--scores`.
+
+    Pickles are read without running them. A program without test results gets no verdict: it was not tested.
+
+        coderl import-original outputs --problems data/APPS/train --out runs/theirs
+        coderl import-original data/APPS/train --problems data/APPS/train --out runs/theirs \
+            --tokenizer models/codet5-base
+
+    The programs go to OUT/programs and, as far as there are, OUT/verdicts, OUT/scores and, with the example tests,
+    OUT/problems.jsonl.
 
     Args:
-        out: The stage's folder; other stages take it as `--programs`, `--verdicts` and `--scores`.
-        source: Where the files are.
-        problems: The problems of the files; the number that ends an id names it in a file.
-        encode: The tokens of a program that no critic score file lists, for training; none are kept without it.
-        reporter: Where progress is shown.
+        source: `outputs` (`codes/ID.json`, `test_results/ID.pkl`), or problem folders with `gen_solutions.json`,
+            `baseline_solutions.json`, `gen_solutions_critic_scores.pkl` and `example_input_output.json`.
+        problems: Where the files' problems are; the number that ends an id names it in a file.
+        tokenizer: A folder whose tokenizer gives the programs the tokens that training needs; without one only those
+            of a critic score file are kept.
 
     Raises:
         InputError: there is no such file, one is malformed, hostile or of other programs than its neighbours, or a
             path leaves `source`.
     """
-    by_number = by_numbers(problems)
-    files = sorted(_files_of(source))
-    inputs = {"source": records.hash_value({str(f.relative_to(source)): records.hash_path(f) for f in files}),
-              "problems": hash_problems(problems)}  # fmt: skip
-
-    def work(folder: Path) -> dict[str, Any]:
-        kinds = {"programs": Program, "verdicts": VerdictRow, "scores": Score}
-        tables = {name: records.PartedTable(folder / name, row_type) for name, row_type in kinds.items()}
-        counts = dict.fromkeys((*tables, "problems"), 0)
-        examples: list[LabelledProblem] = []
-        stream = reporter.track(_read(source, by_number), "reading", unit="problems")
-        for index, group in enumerate(_parts(stream)):
-            for name, table in tables.items():
-                rows = [row for found in group for row in getattr(found, name)]
-                if name == "programs" and encode is not None:
-                    rows = [p if p.tokens else replace(p, tokens=tuple(encode(p.code))) for p in rows]
-                if rows:
-                    counts[name] += table.write(index, rows)
-            counts["problems"] += len(group)
-            examples += [found.labelled for found in group if found.has_examples]
-        if not counts["programs"]:
-            raise InputError(f"{source}: no programs in it")
-        if examples:
-            jsonl.write(folder / "problems.jsonl", examples)
-        return {f"num_{name}": number for name, number in counts.items()} | {"num_with_examples": len(examples)}
-
-    run_stage(out, reporter, config={"tokens": encode is not None}, inputs=inputs, work=work)
+    encode = encoder(tokenizer, NUM_POSITIONS) if tokenizer else None
+    kinds = {"programs": Program, "verdicts": JUDGED, "scores": tuple[ProgramKey, Score]}
+    written = {name: tables.PartedTable(work.folder / name, row_type) for name, row_type in kinds.items()}
+    counts = dict.fromkeys((*kinds, "problems"), 0)
+    examples: list[LabelledProblem] = []
+    stream = work.reporter.track(_read(source, by_numbers(problems)), "reading", unit="problems")
+    for index, group in enumerate(_parts(stream)):
+        for name, table in written.items():
+            rows = [row for found in group for row in getattr(found, name)]
+            if name == "programs" and encode is not None:
+                rows = [p if p.tokens else replace(p, tokens=tuple(encode(p.code))) for p in rows]
+            if rows:
+                counts[name] += table.write(index, rows)
+        counts["problems"] += len(group)
+        examples += [found.labelled for found in group if found.has_examples]
+    if not counts["programs"]:
+        raise InputError(f"{source}: no programs in it")
+    if examples:
+        jsonl.write(work.folder / "problems.jsonl", examples)
+    return {f"num_{name}": number for name, number in counts.items()} | {"num_with_examples": len(examples)}
 
 
 def _parts(found: Iterable[Found]) -> Iterator[list[Found]]:
@@ -161,7 +169,7 @@ def by_numbers(problems: Sequence[LabelledProblem]) -> dict[int, LabelledProblem
     return found
 
 
-def _files_of(source: Path) -> list[Path]:
+def files_of(source: Path) -> list[Path]:
     """Return the original's files under a folder, none of them outside it."""
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")
@@ -185,7 +193,7 @@ def _read(source: Path, by_number: dict[int, LabelledProblem]) -> Iterator[Found
             results = source / "test_results" / f"{file.stem}.pkl"
             yield read_codes(file, results if results.exists() else None, labelled)
         return
-    files = _files_of(source)
+    files = files_of(source)
     for folder in sorted({f.parent for f in files}):
         yield read_problem_folder(folder, _numbered(folder, by_number))
 
@@ -219,7 +227,7 @@ def read_codes(codes: Path, results: Path | None, labelled: LabelledProblem) -> 
     return Found(labelled, programs, tuple(_verdicts(results, number, programs)))
 
 
-def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[VerdictRow]:
+def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[tuple[ProgramKey, Verdict]]:
     record = pickles.load(path)
     entry = record.get(number) if isinstance(record, dict) else None
     match entry:
@@ -240,7 +248,7 @@ def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[
         if worst > Outcome.RUNTIME_ERROR or last is None:
             last = Raised("", ())
         subtype = SUBTYPES.get(last.name.lower(), last.name.lower()) or None
-        yield _verdict(program, worst, subtype, message=last.message, test_outcomes=tuple(outcomes))
+        yield _judged(program, worst, subtype, last.message, tuple(outcomes))
 
 
 def _outcome(result: Any, where: str) -> Outcome:
@@ -250,15 +258,12 @@ def _outcome(result: Any, where: str) -> Outcome:
     raise InputError(f"{where}: a result is -2, -1, false or true, found {str(result)[:40]!r}")
 
 
-def _verdict(
-    program: Program, outcome: Outcome, subtype: str | None, *, message: str = "",
-    test_outcomes: tuple[Outcome | None, ...] = (),
-) -> VerdictRow:  # fmt: skip
-    return VerdictRow(
-        program.problem_id, program.kind, program.index, outcome, subtype, message, None, test_outcomes,
-        isolation="unsafe",  # the original runs programs in its own process
-        fault=None,
-    )  # fmt: skip
+def _judged(
+    program: Program, outcome: Outcome, subtype: str | None, message: str = "", tests: tuple[Outcome, ...] = ()
+) -> tuple[ProgramKey, Verdict]:
+    """Return the row of a verdict that the original reached: it runs programs in its own process."""
+    verdict = Verdict(outcome, subtype, message, test_outcomes=tests, isolation="unsafe")
+    return program.key, verdict
 
 
 def read_problem_folder(folder: Path, labelled: LabelledProblem) -> Found:
@@ -272,18 +277,20 @@ def read_problem_folder(folder: Path, labelled: LabelledProblem) -> Found:
     """
     name = labelled.problem.problem_id
     programs: list[Program] = []
-    verdicts: list[VerdictRow] = []
+    verdicts: list[tuple[ProgramKey, Verdict]] = []
     for file, kind in ((folder / GENERATED, ProgramKind.SAMPLE), (folder / BASELINE, ProgramKind.BASELINE)):
         for index, (code, outcome, subtype) in enumerate(_judged_entries(file)):
             if kind is ProgramKind.BASELINE and index > 0:
                 break
             code = unwrapped(code) if kind is ProgramKind.BASELINE else code
             programs.append(Program(name, index, code, kind))
-            verdicts.append(_verdict(programs[-1], outcome, subtype))
-    scores: list[Score] = []
+            verdicts.append(_judged(programs[-1], outcome, subtype))
+    scores: list[tuple[ProgramKey, Score]] = []
     if (folder / SCORES).exists():
         num_samples = sum(p.kind is ProgramKind.SAMPLE for p in programs)
-        tokens, scores = read_scores(folder / SCORES, verdicts[:num_samples])
+        judged = verdicts[:num_samples]
+        tokens, found = read_scores(folder / SCORES, [v.outcome for _, v in judged])
+        scores = [(key, score) for (key, _), score in zip(judged, found, strict=True)]
         programs[:num_samples] = [replace(p, tokens=t) for p, t in zip(programs, tokens, strict=False)]
     shown = _example_tests(folder / EXAMPLES, labelled)
     return Found(shown or labelled, tuple(programs), tuple(verdicts), tuple(scores), has_examples=shown is not None)
@@ -335,14 +342,14 @@ def unwrapped(code: str) -> str:
     return body[1] + "\n".join(lines).rstrip() + "\n"
 
 
-def read_scores(path: Path, verdicts: Sequence[VerdictRow]) -> tuple[list[tuple[int, ...]], list[Score]]:
+def read_scores(path: Path, outcomes: Sequence[Outcome | None]) -> tuple[list[tuple[int, ...]], list[Score]]:
     """Return the tokens of each program of a critic score file and the critic's values, as probabilities.
 
     A program's probabilities are of the maximum over all 512 positions, padding included, as the original predicts;
     the value of a token is that of its position, which has not read it.
 
     Raises:
-        InputError: the file is malformed or hostile, or its programs are not those of the verdicts (it was made before
+        InputError: the file is malformed or hostile, or its programs are not those of the outcomes (it was made before
             they were drawn anew, or by the binary critic, whose file has the same name).
     """
     record = pickles.load(path)
@@ -351,28 +358,25 @@ def read_scores(path: Path, verdicts: Sequence[VerdictRow]) -> tuple[list[tuple[
         raise InputError(f"{path}: expected a dictionary with {', '.join(wanted)}")
     codes, labels = _int_rows(record["code"], path), _ints(record["gt_error_type"], path)
     logits = record["error_hidden_states"]
-    num = len(verdicts)
+    num = len(outcomes)
     if not isinstance(logits, np.ndarray) or logits.ndim != 3 or logits.shape[::2] != (len(codes), len(Outcome)):
         raise InputError(
             f"{path}: expected logits of shape (programs, tokens, 4), found {getattr(logits, 'shape', None)}"
         )
     if not len(codes) == len(labels) == num:
         raise InputError(f"{path}: scores of {len(codes)} programs beside {num} in {GENERATED}")
-    if labels != [v.outcome for v in verdicts]:
+    if labels != list(outcomes):
         raise InputError(f"{path}: its outcomes are not those in {GENERATED} (stale, or by the binary critic)")
     tokens = [tuple(code[: code.index(-100)] if -100 in code else code) for code in codes]
     if max((len(row) for row in tokens), default=0) > logits.shape[1] or any(t < 0 for row in tokens for t in row):
         raise InputError(f"{path}: its programs' tokens and logits do not belong together")
     scores = []
-    for verdict, row, values in zip(verdicts, tokens, logits.astype(np.float64), strict=True):
-        assert verdict.outcome is not None
+    for row, values in zip(tokens, logits.astype(np.float64), strict=True):
         by_token = _softmax(values[: len(row)])
         whole = _softmax(values.max(0, initial=-np.inf))
         if not (np.isfinite(by_token).all() and np.isfinite(whole).all()):
             raise InputError(f"{path}: logits that are not finite")
-        scores.append(Score(verdict.problem_id, verdict.kind, verdict.index, tuple(whole.tolist()),
-                            tuple(by_token[:, verdict.outcome].tolist()),
-                            tuple(by_token[:, Outcome.PASSED_TEST].tolist())))  # fmt: skip
+        scores.append(Score(tuple(whole.tolist()), tuple(map(tuple, by_token.tolist()))))
     return tokens, scores
 
 

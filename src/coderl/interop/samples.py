@@ -34,7 +34,7 @@ def job_of(labelled: LabelledProblem, code: str) -> Job:
     Raises:
         ValueError: the problem has no hidden tests.
     """
-    return Job(code, labelled.hidden_tests, labelled.problem.fn_name, labelled.checker, labelled.prelude)
+    return Job(code, labelled.hidden_tests, labelled.problem.fn_name, labelled.checker, labelled.problem.prelude)
 
 
 # --------------------------------------------------------------------------------------------------------------- TRL

@@ -18,12 +18,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from coderl.models.lm import (
-    SPECIAL_TOKENS,
-    LanguageModel,
-    fast_tokenizer,
-    refuse_not_finite,
-)
+from coderl.models.lm import LanguageModel, refuse_not_finite
+from coderl.models.tiny import SPECIAL_TOKENS, fast_tokenizer
 from coderl.records import read_json
 from coderl.types import InputError
 

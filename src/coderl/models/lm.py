@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.functional import pad as widen
@@ -25,18 +24,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 from transformers.utils import logging as transformers_logging
 
 from coderl.models import lora
-from coderl.models.lora import LoraConfig
+from coderl.models.settings import LoraConfig
 from coderl.records import atomic_dir
 from coderl.types import InputError
 
@@ -92,7 +86,7 @@ class LanguageModel(nn.Module):
         self.hidden_size: int = backbone.config.hidden_size
         self.vocab_size: int = cast(nn.Embedding, backbone.get_input_embeddings()).num_embeddings
         self.eos_id: int = _eos_id(tokenizer, backbone)
-        pad_id = _token_id(tokenizer, "pad")
+        pad_id = token_id(tokenizer, "pad")
         self.pad_id: int = self.eos_id if pad_id is None else pad_id
         if len(tokenizer) > self.vocab_size:
             raise InputError(
@@ -334,13 +328,14 @@ def _cut_middle(tokens: list[int], room: int) -> list[int]:
     return tokens[: room - tail] + tokens[len(tokens) - tail :]
 
 
-def _token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> int | None:
-    token_id: Any = getattr(tokenizer, f"{role}_token_id")
-    return token_id
+def token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> int | None:
+    """Return the id of the `pad`, `eos` or `bos` token; None where the tokenizer has none."""
+    found: Any = getattr(tokenizer, f"{role}_token_id")
+    return found
 
 
 def _eos_id(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel) -> int:
-    for candidate in (_token_id(tokenizer, "eos"), backbone.config.eos_token_id):
+    for candidate in (token_id(tokenizer, "eos"), backbone.config.eos_token_id):
         if isinstance(candidate, int):
             return candidate
     raise InputError("the tokenizer has no end-of-sequence token: a program could not end")
@@ -377,62 +372,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-# --------------------------------------------------------------------------------------------------- from scratch
-
-SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
-"""In the order, and so with the ids 0..4, of the CodeT5 tokenizer."""
-
-PIECES = r"\s*[\r\n]+[ \t]*| ?\p{N}| ?[\p{L}_]+| ?[^\s\p{L}\p{N}_]+|\s+"
-"""What a token may not cross: a line's end with the next line's indent, a digit, a name, a run of signs, spaces."""
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int, num_sentinels: int = 100) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer trained on `texts`, the same for the same texts: any text round trips.
-
-    It has CodeT5's special tokens and the sentinels `<extra_id_0>`... of masked-span prediction; `vocab_size` counts
-    them, and prompts end with `</s>`.
-
-    Raises:
-        InputError: `vocab_size` has no room for the 256 bytes and the special tokens.
-    """
-    sentinels = [f"<extra_id_{i}>" for i in range(num_sentinels)]
-    if vocab_size < 256 + len(SPECIAL_TOKENS) + num_sentinels:
-        raise InputError(f"vocab_size {vocab_size}: expected at least {256 + len(SPECIAL_TOKENS) + num_sentinels}")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[*SPECIAL_TOKENS, *sentinels],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    eos = SPECIAL_TOKENS.index("</s>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", eos)])
-    return fast_tokenizer(tokenizer, sentinels)
-
-
-def fast_tokenizer(tokenizer: Tokenizer, sentinels: Sequence[str], **more: str) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with the special tokens of a T5 on code, `more` of them if given, as transformers uses it."""
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        extra_special_tokens=list(sentinels),
-        clean_up_tokenization_spaces=False,
-        **more,
-    )
-
-
 def keep_first_layers(model: LanguageModel, num_layers: int) -> None:
     """Drop all but the first `num_layers` of the model's layers (of encoder and decoder alike), in place.
 
@@ -461,64 +400,3 @@ def refuse_not_finite(weights: Iterable[tuple[str, Tensor]]) -> None:
     for name, tensor in weights:
         if not tensor.isfinite().all():
             raise InputError(f"{name} is not finite (training in float16 overflowed?)")
-
-
-def tiny_t5(
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    d_model: int = 128,
-    num_layers: int = 2,
-    num_heads: int = 4,
-    d_ff: int | None = None,
-    d_kv: int | None = None,
-    dropout: float = 0.1,
-    seed: int = 0,
-) -> LanguageModel:
-    """Return an untrained T5 of `num_layers` encoder and decoder layers, the same for the same seed."""
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=d_model,
-        num_layers=num_layers,
-        num_decoder_layers=num_layers,
-        num_heads=num_heads,
-        d_ff=d_ff or 4 * d_model,
-        d_kv=d_kv or d_model // num_heads,
-        dropout_rate=dropout,
-        pad_token_id=_token_id(tokenizer, "pad"),
-        eos_token_id=_token_id(tokenizer, "eos"),
-    )
-    config.decoder_start_token_id = config.pad_token_id
-    return LanguageModel(_untrained(T5ForConditionalGeneration, config, seed), tokenizer).eval()
-
-
-def tiny_llama(
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    d_model: int = 128,
-    num_layers: int = 2,
-    num_heads: int = 4,
-    d_ff: int | None = None,
-    max_positions: int = 2048,
-    seed: int = 0,
-) -> LanguageModel:
-    """Return an untrained Llama, the same for the same seed."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=d_model,
-        num_hidden_layers=num_layers,
-        num_attention_heads=num_heads,
-        num_key_value_heads=num_heads,
-        intermediate_size=d_ff or 4 * d_model,
-        max_position_embeddings=max_positions,
-        pad_token_id=_token_id(tokenizer, "pad"),
-        bos_token_id=_token_id(tokenizer, "bos"),
-        eos_token_id=_token_id(tokenizer, "eos"),
-        tie_word_embeddings=True,
-    )
-    return LanguageModel(_untrained(LlamaForCausalLM, config, seed), tokenizer).eval()
-
-
-def _untrained(architecture: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return architecture(config)

@@ -7,31 +7,16 @@ everything else; `peft` is an extra and is imported here only, when it is asked 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from coderl.models.settings import LoraConfig
 from coderl.records import read_json, write_json
 from coderl.types import InputError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
-class LoraConfig(BaseModel):
-    """Which matrices get an adapter, and how it is kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    """The adapter's product is multiplied by alpha / rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] = ()
-    """Names of the linear layers, such as `q_proj`; empty: all but the output layer."""
-    saved_as: Literal["merged", "adapter"] = "merged"
-    """A whole model, or the adapter alone, whose base model must stay where it is."""
 
 
 def peft_module() -> Any:

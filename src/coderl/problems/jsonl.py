@@ -81,7 +81,7 @@ def record(labelled: LabelledProblem) -> dict[str, Any]:
         "hidden_tests": [_test_record(test) for test in labelled.hidden_tests],
         "solutions": list(labelled.solutions),
         "checker": labelled.checker,
-        **({"prelude": labelled.prelude} if labelled.prelude else {}),
+        **({"prelude": shown.prelude} if shown.prelude else {}),
     }
 
 
@@ -127,11 +127,11 @@ def problem(record: dict[str, Any], where: str) -> LabelledProblem:
             fn_name,
             text_field(record, "starter_code", where, default=""),
             _tests(record, "example_tests", where),
+            prelude=_source(record, "prelude", where) if record.get("prelude") else "",
         ),
         hidden_tests=_tests(record, "hidden_tests", where),
         solutions=texts_field(record, "solutions", where),
         checker=_source(record, "checker", where) if record.get("checker") is not None else None,
-        prelude=_source(record, "prelude", where) if record.get("prelude") else "",
     )
     has_calls = any(isinstance(test, CallTest) for test in (*labelled.problem.example_tests, *labelled.hidden_tests))
     if has_calls and fn_name is None:

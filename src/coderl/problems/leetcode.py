@@ -55,10 +55,10 @@ def problem(record: dict[str, Any], where: str) -> LabelledProblem:
             found[1],
             text_field(record, "starter_code", where, default=""),
             example_tests.extract(description, fn_name=found[1]),
+            prelude=prelude if prelude.strip() else "",
         ),
         hidden_tests=(_test(prelude, test, found[1], f"{where}: field 'test'"),),
         solutions=(solution,) if solution else (),
-        prelude=prelude if prelude.strip() else "",
     )
 
 

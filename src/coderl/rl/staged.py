@@ -11,38 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from coderl.models.lm import Batch, LanguageModel
-from coderl.models.lora import LoraConfig
+from coderl.rl.settings import ActorTrainingConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
-from coderl.training.losses import ActorExample, CrossEntropyExample, Reduction
-from coderl.training.optim import OptimConfig
+from coderl.training.losses import ActorExample, CrossEntropyExample
+from coderl.training.settings import OptimConfig
 from coderl.types import InputError
-
-
-class ActorTrainingConfig(BaseModel):
-    """L = rl_weight * L_rl + ce_weight * L_ce, and what is added to it beyond the paper."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    optim: OptimConfig = OptimConfig(learning_rate=2e-6, batch_size=32, num_epochs=1)
-    """`batch_size` counts samples; solutions come on top, see `solution_share`."""
-    rl_weight: float = Field(default=1.0, ge=0)
-    ce_weight: float = Field(default=1.0, ge=0)
-    """Equal weights in each step are the paper's; the original alternates steps."""
-    solution_share: float = Field(default=1.0, gt=0, le=1)
-    """Solutions drawn for each sample. A model that knows them well learns more from a step on fewer."""
-    reduction: Reduction = "token_mean"
-    """How tokens add up in both terms; `sequence_sum` is the paper's Eq. 1 and 14 by the letter."""
-    clip_range: float | None = Field(default=None, gt=0, lt=1)
-    """PPO's; needs samples with `sampling_log_probs`. None: plain policy gradient."""
-    kl_weight: float = Field(default=0.0, ge=0)
-    """Of the KL divergence to the reference model, measured on the samples."""
-    lora: LoraConfig | None = None
-    """Train low-rank adapters in place of the model's own weights; needs the extra `lora`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,33 @@
-"""What a person sees while stages run: rich progress on a terminal, plain lines elsewhere."""
+"""What a person sees while stages run: rich progress on a terminal, plain lines elsewhere, facts at the end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 Item = TypeVar("Item")
 PLAIN_INTERVAL_S = 10.0
 
 
 class Reporter:
-    """Prints stage headings, progress with rate and ETA, and remarks; quiet=True prints nothing."""
+    """Prints stage headings, progress with rate and ETA, remarks and facts; quiet=True prints nothing."""
 
     def __init__(self, *, quiet: bool = False):
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
-        self.durations_s: dict[str, float] = {}
 
     def say(self, text: str) -> None:
         """Print one remark."""
         self.console.print(text, markup=False)
+
+    def facts(self, facts: dict[str, Any], out: Path | None = None) -> None:
+        """Print what came of a command on standard output, in the one form that all commands end with."""
+        print_facts(facts if out is None else {**facts, "out": str(out)})
 
     def track(
         self, items: Iterable[Item], description: str, *, total: int | None = None, unit: str = "", done: int = 0
@@ -72,3 +77,27 @@ def progress_line(description: str, done: int, total: int | None, rate: float, u
     if total and rate > 0:
         line += f", {max(total - done, 0) / rate:.0f} s left"
     return line
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print facts as two columns, groups of facts by dotted names."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in _flat(facts):
+        table.add_row(name, _shown(value))
+    Console(highlight=False).print(table)
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_shown, value))
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)

@@ -3,121 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from coderl import records
-from coderl.critic.model import Critic
+from coderl import tables
 from coderl.critic_sampling.inputs import mutated_inputs
 from coderl.critic_sampling.models import PrefixScorer
 from coderl.critic_sampling.ranking import (
+    RANKED,
     Behaviour,
     BehaviourRunner,
+    Ranking,
     class_sizes,
     open_behaviours,
-    rank,
 )
-from coderl.engines.actor import PromptConfig
+from coderl.critic_sampling.ranking import (
+    rank as rank_order,
+)
 from coderl.execution import ExecutionConfig, open_executor
 from coderl.execution.store import JobRunner
-from coderl.stages.console import Reporter
-from coderl.stages.stages import (
-    chunks,
-    hash_bare,
-    hash_model,
-    run_example_tests,
-    run_stage,
-)
-from coderl.stages.tables import (
-    Key,
-    VerdictRow,
-    key,
-    numbered,
-    programs_of,
-)
-from coderl.types import (
-    Outcome,
-    Problem,
-    Program,
-    ProgramKind,
-    Verdict,
-)
+from coderl.prompts import PromptConfig
+from coderl.stages import networks
+from coderl.stages.critic_sample import run_example_tests
+from coderl.stages.rollouts import programs_of
+from coderl.stages.stage import Facts, ModelFolder, Programs, Shown, Work, chunks, stage
+from coderl.types import Outcome, Problem, Program, ProgramKey, ProgramKind, Verdict
+
+CHUNK_SIZE = 32
+"""Problems that a killed run may have to rank again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A program and its place among those of its problem."""
-
-    problem_id: str
-    kind: ProgramKind
-    index: int
-    place: int
-    """0 is submitted first."""
-    example_outcome: Outcome | None
-    """None where the problem shows no example test or the sandbox failed."""
-    behaviour: int | None
-    """Number of its class of equal behaviour within the problem, as they are met; None where it fails the examples or
-    no input could be made."""
-    class_size: int
-    """Programs of that class with the same verdict on the example tests, copies included."""
-    program_value: float | None
-
-
-def rank_programs(
-    out: Path,
+@stage
+def rank(
+    work: Work,
     *,
-    programs: Path,
-    problems: Sequence[Problem],
-    critic: Path | None,
-    num_inputs: int,
-    execution: ExecutionConfig,
-    prompt: PromptConfig,
-    seed: int,
-    reporter: Reporter,
-    chunk_size: int = 32,
-) -> None:
-    """Write `rankings`: the order in which to submit the programs that a stage wrote (see `ranking.rank`).
+    programs: Programs,
+    problems: Shown,
+    critic: ModelFolder | None = None,
+    num_inputs: int = 8,
+    execution: ExecutionConfig = ExecutionConfig(),
+    prompt: PromptConfig = PromptConfig(),
+    seed: int = 0,
+) -> Facts:
+    r"""Order programs for submission: by example tests, equal behaviour, critic.
 
-    Programs run on the example tests and on inputs made from them; no hidden test is in reach.
+        coderl rank --programs runs/demo/evaluate/actor_critic/t0.6/sample --problems runs/demo/problems/test.jsonl \
+            --critic runs/demo/binary-critic/model --out runs/demo/rank
+
+    The order goes to OUT/rankings, for `coderl evaluate --ranking`. Programs run on the example tests and on inputs
+    made from them; no hidden test is in reach. A killed command continues.
+
+    Args:
+        critic: A binary critic's folder; without one the shorter program comes first within a class.
+        num_inputs: Inputs made of the example tests' to tell behaviours apart; 0 ranks without behaviour.
+        seed: Decides the inputs.
     """
-    settings = {"num_inputs": num_inputs, "execution": execution.decisive(), "prompt": prompt.model_dump(mode="json"),
-                "seed": seed}  # fmt: skip
-    inputs = {
-        "programs": records.hash_path(programs / "programs"),
-        "critic": hash_model(critic) if critic else "none",
-        "problems": hash_bare(problems),
-    }
-
-    def work(folder: Path) -> dict[str, Any]:
-        table = records.PartedTable(folder / "rankings", Ranked)
-        drawn = {
-            problem_id: list(group)
-            for problem_id, group in groupby(
-                sorted(_submitted(programs), key=lambda p: (p.problem_id, p.index)), key=lambda p: p.problem_id
-            )
-        }
-        parts = list(enumerate(chunks(problems, chunk_size)))
-        todo = [(index, chunk) for index, chunk in parts if not table.has(index)]
-        scorer = PrefixScorer(Critic.load(critic), prompt) if critic and todo else None
-        with open_executor(execution) as executor, open_behaviours(execution) as runner:
-            track = reporter.track(todo, "ranking", total=len(parts), unit="chunks", done=len(parts) - len(todo))
-            for index, chunk in track:
-                pairs = [(p, program) for p in chunk for program in drawn.get(p.problem_id, [])]
-                table.write(index, _rank_chunk(pairs, executor, runner, scorer, num_inputs, seed))
-        rows = list(table.rows()) if parts else []
-        num_passing = sum(row.example_outcome is Outcome.PASSED_TEST for row in rows)
-        num_classes = len({(row.problem_id, row.behaviour) for row in rows if row.behaviour is not None})
-        return {"num_programs": len(rows), "num_passing_examples": num_passing, "num_classes": num_classes}
-
-    run_stage(out, reporter, config=settings, inputs=inputs, work=work)
-
-
-def _submitted(programs: Path) -> list[Program]:
-    return [p for p in programs_of(programs) if p.kind is not ProgramKind.BASELINE]
+    table = tables.PartedTable(work.folder / "rankings", RANKED)
+    submitted = [p for p in programs_of(programs) if p.kind is not ProgramKind.BASELINE]
+    submitted.sort(key=lambda p: (p.problem_id, p.index))
+    drawn = {name: list(group) for name, group in groupby(submitted, key=lambda p: p.problem_id)}
+    parts = chunks(problems, CHUNK_SIZE)
+    with open_executor(execution) as executor, open_behaviours(execution) as runner:
+        for index, chunk in work.parts(table, parts, "ranking"):
+            scorer = PrefixScorer(networks.critic(critic), prompt) if critic else None
+            pairs = [(p, program) for p in chunk for program in drawn.get(p.problem_id, [])]
+            table.write(index, _rank_chunk(pairs, executor, runner, scorer, num_inputs, seed))
+    rows: list[tuple[ProgramKey, Ranking]] = list(table.rows()) if parts else []
+    num_passing = sum(ranking.example_outcome is Outcome.PASSED_TEST for _, ranking in rows)
+    num_classes = len({(key.problem_id, r.behaviour) for key, r in rows if r.behaviour is not None})
+    return {"num_programs": len(rows), "num_passing_examples": num_passing, "num_classes": num_classes}
 
 
 def _rank_chunk(
@@ -127,71 +80,43 @@ def _rank_chunk(
     scorer: PrefixScorer | None,
     num_inputs: int,
     seed: int,
-) -> list[Ranked]:
+) -> list[tuple[ProgramKey, Ranking]]:
     tested = [(problem, program) for problem, program in pairs if problem.example_tests]
-    results = dict(zip(map(_name, tested), run_example_tests(executor, tested), strict=True))
-    passing = [p for p in tested if _outcome(results[_name(p)]) is Outcome.PASSED_TEST]
+    verdicts = dict(zip((p.key for _, p in tested), run_example_tests(executor, tested), strict=True))
+    passing = [(problem, p) for problem, p in tested if verdicts[p.key].outcome is Outcome.PASSED_TEST]
     given = {problem.problem_id: mutated_inputs(problem, num_inputs, seed=seed) for problem, _ in passing}
     acting = [(problem, program.code, given[problem.problem_id]) for problem, program in passing]
-    behaviours = dict(zip(map(_name, passing), runner.behaviours(acting), strict=True))
-    distinct = {(p.problem_id, program.tokens): (p, program) for p, program in pairs if program.tokens}
-    scores = scorer.score(list(distinct.values())) if scorer and distinct else []
-    by_tokens = {tokens: score.program_value for tokens, score in zip(distinct, scores, strict=scorer is not None)}
-    found = {_name(pair): by_tokens.get((pair[0].problem_id, pair[1].tokens)) for pair in pairs}
-    values = {name: value for name, value in found.items() if value is not None}
+    behaviours = dict(zip((p.key for _, p in passing), runner.behaviours(acting), strict=True))
+    values = _program_values(pairs, scorer)
     rows = []
-    for _, group in groupby(pairs, key=lambda pair: pair[0].problem_id):
-        rows += _rank_problem(list(group), results, behaviours, values)
+    for _, group in groupby((program for _, program in pairs), key=lambda program: program.problem_id):
+        rows += _rank_problem(list(group), verdicts, behaviours, values)
     return rows
 
 
+def _program_values(
+    pairs: Sequence[tuple[Problem, Program]], scorer: PrefixScorer | None
+) -> dict[tuple[str, tuple[int, ...]], float]:
+    """Return what the critic says of each text, by problem and tokens."""
+    distinct = {(p.problem_id, program.tokens): (p, program) for p, program in pairs if program.tokens}
+    scores = scorer.score(list(distinct.values())) if scorer and distinct else []
+    return {name: score.program_value for name, score in zip(distinct, scores, strict=scorer is not None)}
+
+
 def _rank_problem(
-    pairs: Sequence[tuple[Problem, Program]],
-    results: dict[Key, Verdict],
-    behaviours: dict[Key, Behaviour],
-    values: dict[Key, float],
-) -> list[Ranked]:
-    names = [_name(pair) for pair in pairs]
-    known = [results.get(name) for name in names]
-    acting = [behaviours.get(name, ()) for name in names]
-    outcomes = [_outcome(result) for result in known]
+    programs: Sequence[Program],
+    verdicts: dict[ProgramKey, Verdict],
+    behaviours: dict[ProgramKey, Behaviour],
+    known: dict[tuple[str, tuple[int, ...]], float],
+) -> list[tuple[ProgramKey, Ranking]]:
+    acting = [behaviours.get(p.key, ()) for p in programs]
+    found = [verdicts.get(p.key) for p in programs]
+    values = [known.get((p.problem_id, p.tokens)) for p in programs]
+    outcomes = [None if verdict is None else verdict.outcome for verdict in found]
     sizes = class_sizes(acting, [u is Outcome.PASSED_TEST for u in outcomes])
     numbers = {behaviour: number for number, behaviour in enumerate(dict.fromkeys(b for b in acting if b))}
-    order = rank([p for _, p in pairs], known, [values.get(name) for name in names], acting)
+    order = rank_order(programs, found, values, acting)
     return [
-        Ranked(names[at][0], pairs[at][1].kind, names[at][2], place, outcomes[at], numbers.get(acting[at]), sizes[at],
-               values.get(names[at]))
+        (programs[at].key, Ranking(place, outcomes[at], numbers.get(acting[at]), sizes[at], values[at]))
         for place, at in enumerate(order)
-    ]  # fmt: skip
-
-
-def _outcome(result: Verdict | None) -> Outcome | None:
-    return None if result is None else result.outcome
-
-
-def _name(pair: tuple[Problem, Program]) -> Key:
-    return key(pair[1])
-
-
-def rankings(stage: Path, verdicts: Path, problem_ids: Sequence[str]) -> dict[str, list[tuple[bool, bool]]]:
-    """Return problem -> (passes the example tests, is correct) of its programs, best first; faults are left out.
-
-    Args:
-        stage: the folder of the `rank` stage; the rows of a problem stand best first.
-        verdicts: the folder of the `execute` stage of its programs.
-        problem_ids: the problems asked for; one without programs gets an empty list.
-
-    Raises:
-        InputError: a table is missing, cut off or of other rows.
-    """
-    ranked = numbered(stage / "rankings", Ranked, problem_ids, outcome="example_outcome")
-    hidden = numbered(verdicts / "verdicts", VerdictRow, problem_ids, outcome="outcome").looked_up(ranked.numbers)
-    passes, is_right = ranked.outcomes == Outcome.PASSED_TEST, hidden == Outcome.PASSED_TEST
-    by_problem = np.flatnonzero(hidden >= 0)
-    by_problem = by_problem[np.argsort(ranked.problems[by_problem], kind="stable")]
-    ends = np.searchsorted(ranked.problems[by_problem], np.arange(len(problem_ids)), side="right")
-    rows = np.split(by_problem, ends[:-1]) if len(ends) else []
-    return {
-        name: list(zip(passes[at].tolist(), is_right[at].tolist(), strict=True))
-        for name, at in zip(problem_ids, rows, strict=True)
-    }
+    ]

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from coderl import problems as data
 from coderl import records
-from coderl.critic.lines import Line, line_values, steepest_fall
+from coderl.critic.lines import Line, line_values, steepest_fall, token_texts
 from coderl.critic.model import Critic
 from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
-from coderl.critic_sampling.search import CriticSamplingConfig, critic_sample
+from coderl.critic_sampling.search import critic_sample
+from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.actor import Actor
 from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig, open_executor
-from coderl.recipe import RunConfig
-from coderl.stages.run import RECIPE
-from coderl.stages.stages import run_example_tests
+from coderl.recipe import RECIPE, RunConfig
+from coderl.stages.critic_sample import run_example_tests
 from coderl.types import (
     InputError,
     Outcome,
@@ -109,7 +109,7 @@ def repair_program(
     return RepairReport(
         result=given.result,
         program_value=given.program_value,
-        lines=line_values(code, repairer.actor.model, program.tokens, values),
+        lines=line_values(code, token_texts(repairer.actor.model, program.tokens), values),
         repairs=tuple(c for c in passing if distinct[c.program.code] is c),
         num_drawn=len(drawn),
         num_distinct=len({c.program.code for c in drawn}),

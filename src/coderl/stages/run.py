@@ -1,7 +1,8 @@
-"""All stages in reading order: `run` is the method of the paper on one page."""
+"""All stages in reading order: `method` is the paper's on one page."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import random
@@ -10,161 +11,379 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from coderl import problems as data
 from coderl import records
-from coderl.problems import jsonl
-from coderl.recipe import ProblemsConfig, RunConfig, SampleConfig
-from coderl.stages import learning, search_report, stages
-from coderl.stages import pretrain as pretraining
+from coderl.engines.settings import SampleConfig
+from coderl.recipe import RECIPE, RunConfig
+from coderl.stages import split_problems as problems
 from coderl.stages.console import Reporter
+from coderl.stages.critic_sample import critic_sample
+from coderl.stages.execute import execute
+from coderl.stages.gather import gather
+from coderl.stages.illustrate import illustrate
+from coderl.stages.init import init
+from coderl.stages.pretrain import pretrain
+from coderl.stages.rank import rank
 from coderl.stages.report import write_report
-from coderl.stages.select import Selection
-from coderl.stages.stages import bare
-from coderl.types import InputError, LabelledProblem
+from coderl.stages.rollouts import pass_rates, rollouts_of
+from coderl.stages.sample import sample
+from coderl.stages.score import score
+from coderl.stages.select import SELECTION, WARM_START, Selection
+from coderl.stages.split_problems import Splits
+from coderl.stages.stage import Stage, derive_seed
+from coderl.stages.train_actor import train_actor
+from coderl.stages.train_critic import measure_critic, train_critic
+from coderl.stages.train_repair import train_repair
+from coderl.stages.warm_start import warm_start
+from coderl.training.settings import CriticConfig
+from coderl.types import LabelledProblem, Problem
 
-RECIPE = "recipe.json"
-"""The resolved configuration of a run; one that is refused does not replace it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The problems of a run."""
-
-    train: list[LabelledProblem]
-    validation: list[LabelledProblem]
-    test: list[LabelledProblem]
-
-    @property
-    def solved(self) -> list[LabelledProblem]:
-        """The training problems with reference solutions: what cross-entropy can learn from."""
-        return [p for p in self.train if p.solutions]
-
-    @property
-    def tested(self) -> list[LabelledProblem]:
-        """The training problems with hidden tests: what reinforcement learning can learn from."""
-        return [p for p in self.train if p.hidden_tests]
+MORE_SAMPLES = 1.5
+"""Plain samples drawn beside those of the first round, in first rounds: a search costs two to three."""
 
 
-def load_splits(config: ProblemsConfig) -> Splits:
-    """Return the problems to train, validate and test on.
+@dataclass
+class Run:
+    """A run directory in which one stage after the other is done, and where in the run it is."""
 
-    Raises:
-        InputError: a split is empty, or a problem stands in two of them and `drop_overlap` is off.
-    """
-    shown = config.num_shown_tests
-    train = data.load(config.source, split=config.train_split, limit=config.num_train, num_shown_tests=shown)
-    validation = data.load(
-        config.source, split=config.validation_split, limit=config.num_validation, num_shown_tests=shown
-    )
-    test = data.load(
-        config.test_source or config.source, split=config.test_split, limit=config.num_test, num_shown_tests=shown
-    )
-    if config.drop_overlap:
-        validation = _without(validation, test)
-        train = _without(train, [*validation, *test])
-    splits = Splits(train, validation, test)
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        if not any(p.hidden_tests for p in part):
-            raise InputError(f"{config.source}: no {name} problem has tests, so nothing of it could be run")
-    _refuse_overlap(splits)
-    return splits
+    folder: Path
+    config: RunConfig
+    reporter: Reporter
+    splits: Splits = field(default_factory=lambda: Splits([], [], []))
+    is_plan: bool = False
+    """True where nothing is done, only counted: what `total` comes from."""
+    total: int = 0
+    """How many stages there are, as long as no round is the last because of a drop."""
+    places: list[str] = field(default_factory=list)
+    """The stages so far."""
 
+    def do(self, stage: Stage, place: str, **given: Any) -> Path:
+        """Do a stage in its place of the run directory, unless it was done before; return its folder."""
+        self.places.append(place)
+        out = self.folder / place
+        if not self.is_plan:
+            title = f"[{len(self.places)}/{self.total}] {place}"
+            stage(out, reporter=self.reporter, title=title, **given)
+        return out
 
-def keep_problems(config: RunConfig, out: Path, reporter: Reporter) -> Splits:
-    """Return the run's problems, which are read from their source once and kept in the run directory."""
-
-    def work(folder: Path) -> dict[str, int]:
-        splits = load_splits(config.problems)
-        for name in ("train", "validation", "test"):
-            jsonl.write(folder / f"{name}.jsonl", getattr(splits, name))
-        return {"num_train": len(splits.train), "num_validation": len(splits.validation), "num_test": len(splits.test)}
-
-    source = Path(config.problems.source)
-    inputs = {"source": records.hash_path(source)} if source.exists() else {}
-    stages.run_stage(out, reporter, config=config.problems.model_dump(mode="json"), inputs=inputs, work=work)
-    return Splits(*(data.load(out / f"{name}.jsonl") for name in ("train", "validation", "test")))
+    def seed(self, *parts: object) -> int:
+        """Return the seed of one part of the run, which no other run's part has."""
+        return derive_seed(self.config.seed, *parts)
 
 
-def _statement(labelled: LabelledProblem) -> str:
-    return " ".join(labelled.problem.description.split())
-
-
-def _without(problems: Sequence[LabelledProblem], others: Sequence[LabelledProblem]) -> list[LabelledProblem]:
-    """Return the problems whose statement is none of the others'."""
-    taken = {_statement(p) for p in others}
-    return [p for p in problems if _statement(p) not in taken]
-
-
-def _refuse_overlap(splits: Splits) -> None:
-    seen: dict[str, str] = {}
-    for name, part in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
-        for labelled in part:
-            text = _statement(labelled)
-            if seen.setdefault(text, name) != name:
-                stands = f"problem {labelled.problem.problem_id!r} of {name} also stands in {seen[text]}"
-                raise InputError(f"{stands}: splits must not mix")
-
-
-def run(config: RunConfig, run_dir: Path, reporter: Reporter) -> Path:
-    """Run every stage of the method in `run_dir`, or what is left of them; return the report's path.
+def run(config: RunConfig, folder: Path, reporter: Reporter) -> Path:
+    """Run every stage of the method in a run directory, or what is left of them; return the report's path.
 
     Raises:
-        InputError: the directory holds a run of another configuration, or the problems cannot be used.
+        InputError: the directory holds a run of another configuration or another process works in it, or the problems
+            cannot be used.
     """
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-    splits = keep_problems(config, run_dir / "problems", reporter)
-    if not (run_dir / RECIPE).exists():
-        records.write_json(run_dir / RECIPE, config.model_dump(mode="json"))
-    reporter.say(
-        f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with tests),"
-        f" {len(splits.validation)} validation, {len(splits.test)} test"
-    )
-    recipe, config = config, _with_store(config, run_dir)
-    warm = supervised(config, run_dir, splits, reporter)
-    actor = reinforced(config, run_dir, splits, warm, reporter)
-    with _control_beside(config, run_dir, warm, reporter):
-        for name, model in (("warm_start", warm), ("actor_critic", actor)):
-            _evaluate(config, run_dir / "evaluate" / name, splits, model, reporter)
-        if config.critic_sampling:
-            _critic_sampling(config, run_dir, splits, warm, actor, reporter)
-    records.write_json(run_dir / RECIPE, recipe.model_dump(mode="json"))
-    return write_report(run_dir, config, splits.test, config.rounds.num_rounds, reporter)
+    with records.locked(folder):
+        if config.num_threads:
+            torch.set_num_threads(config.num_threads)
+        this = Run(folder, config, reporter, total=len(plan(config)))
+        this.do(problems.split_problems, "problems", config=config.problems)
+        this.splits = splits = problems.kept_splits(folder / "problems")
+        if not (folder / RECIPE).exists():
+            records.write_json(folder / RECIPE, config.model_dump(mode="json"))
+        reporter.say(
+            f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with "
+            f"tests), {len(splits.validation)} validation, {len(splits.test)} test"
+        )
+        this.config = _with_store(config, folder)
+        method(this)
+        records.write_json(folder / RECIPE, config.model_dump(mode="json"))
+        return write_report(folder, this.config, splits.test, reporter)
 
 
-def _with_store(config: RunConfig, run_dir: Path) -> RunConfig:
+def plan(config: RunConfig) -> list[str]:
+    """Return the places of the stages that a recipe asks for, in order, as long as no round is the last."""
+    planned = Run(Path(), config, Reporter(quiet=True), is_plan=True, places=["problems"])
+    method(planned)
+    return planned.places
+
+
+def _with_store(config: RunConfig, folder: Path) -> RunConfig:
     """Return the config with a store of verdicts in the run directory, unless it names one."""
     if config.execution.store_path is not None:
         return config
-    execution = config.execution.model_copy(update={"store_path": run_dir / "verdicts.sqlite"})
+    execution = config.execution.model_copy(update={"store_path": folder / "verdicts.sqlite"})
     return config.model_copy(update={"execution": execution})
 
 
+def bare(labelled: Sequence[LabelledProblem]) -> list[Problem]:
+    """Return what a generator may see of some problems."""
+    return [p.problem for p in labelled]
+
+
+# ------------------------------------------------------------------------------------------------------------ method
+
+
+def method(run: Run) -> None:
+    """Do every stage: supervised learning, rounds of reinforcement learning, evaluation with search and controls."""
+    warm = supervised(run)
+    actor = reinforced(run, warm)
+    with _control_beside(run, warm):
+        for name, model in (("warm_start", warm), ("actor_critic", actor)):
+            evaluate(run, f"evaluate/{name}", model)
+        if run.config.critic_sampling:
+            search(run, warm, actor)
+
+
+def supervised(run: Run) -> Path | str:
+    """Return the actor that supervised learning makes: initialised, pretrained, warm-started."""
+    config, splits = run.config, run.splits
+    actor: Path | str = config.actor.init
+    if config.actor.init == "tiny":
+        made = {"config": config.actor.tiny, "prompt": config.prompt, "seed": run.seed("init")}
+        actor = run.do(init, "init", problems=splits.train, **made) / "model"
+    if config.pretrain.masked_span or config.pretrain.next_token:
+        texts = None if config.pretrain.corpus else splits.solved
+        learnt = {"problems": texts, "config": config.pretrain, "prompt": config.prompt}
+        actor = run.do(pretrain, "pretrain", actor=actor, **learnt) / "model"
+    if config.warm_start:
+        learnt = {"problems": splits.solved, "config": config.warm_start, "prompt": config.prompt}
+        actor = run.do(warm_start, "warm-start", actor=actor, **learnt) / "model"
+    return actor
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What one policy drew for some problems, and what became of it."""
+
+    programs: Path
+    verdicts: Path
+    problems: list[LabelledProblem]
+    policy: Path | str
+    scores: Path | None = None
+
+
+def draw(
+    run: Run, place: str, actor: Path | str, problems: list[LabelledProblem], config: SampleConfig, **how: Any
+) -> Pool:
+    """Draw programs and run them on the hidden tests: the stages `sample` and `execute` at a place."""
+    drawn = {"config": config, "prompt": run.config.prompt, **how}
+    programs = run.do(sample, f"{place}/sample", actor=actor, problems=bare(problems), **drawn)
+    judged = {"problems": problems, "config": run.config.execution}
+    return Pool(programs, run.do(execute, f"{place}/execute", programs=programs, **judged), problems, actor)
+
+
+def reinforced(run: Run, warm: Path | str) -> Path | str:
+    """Return the actor after all rounds of sampling, execution, critic and actor training."""
+    config, rounds = run.config, run.config.rounds
+    actor, critic = warm, _init_of(config.critic, warm)
+    order = list(run.splits.tested)
+    random.Random(run.seed("order")).shuffle(order)
+    size = min(rounds.problems_per_round or len(order), len(order))
+    selection = Selection(rounds.selection) if rounds.selection else None
+    _judge(run, selection, WARM_START, warm)
+    drawn: list[Pool] = []
+    replay: list[Pool] = []
+    name, pool = "", None
+    for index in range(rounds.num_rounds):
+        name = f"round-{index:02d}"
+        chosen = [order[(index * size + i) % len(order)] for i in range(size)]
+        is_greedy = config.returns.baseline == "greedy"
+        pool = draw(run, name, actor, chosen, rounds.sample, seed=run.seed("round", index), greedy=is_greedy)
+        if config.returns.spread == "critic":
+            fresh = _measure_drift(run, name, critic, pool, drawn)
+            drawn = [*drawn, fresh] if config.critic.all_rounds else [pool]
+            critic, pool = _scored(run, name, critic, pool, drawn)
+        replay = [*replay, pool][-1 - rounds.num_replayed :]
+        actor = _updated(run, name, actor, warm, replay)
+        if _judge(run, selection, name, actor):
+            break
+    if pool is not None and pool.scores:
+        shown = {"programs": pool.programs, "verdicts": pool.verdicts, "where": name, "prompt": config.prompt}
+        run.do(illustrate, f"{name}/illustrate", critic=critic, problems=bare(pool.problems), **shown)
+    if selection is None or not selection.rates:
+        return actor
+    return selection.actors[selection.kept]
+
+
+def _init_of(critic: CriticConfig, warm: Path | str) -> Path | str:
+    """Return what a critic begins as: a copy of the warm start, or the model that the recipe names."""
+    return warm if critic.init == "actor" else critic.init
+
+
+def _judge(run: Run, selection: Selection | None, name: str, actor: Path | str) -> bool:
+    """Draw programs for the validation problems with an actor and run them; return whether the rounds end."""
+    settings = run.config.rounds.selection
+    problems = [p for p in run.splits.validation if p.hidden_tests][: settings.num_problems if settings else None]
+    if selection is None or settings is None or not (problems or run.is_plan):
+        return False
+    drawn = run.config.rounds.sample.model_copy(update={"num_samples": settings.num_samples})
+    place = "validate" if name == WARM_START else f"{name}/validate"
+    pool = draw(run, place, actor, problems, drawn, seed=run.seed("validate"), greedy=False)
+    if run.is_plan:
+        return False
+    selection.judge(name, actor, pass_rates(rollouts_of(pool.programs, pool.verdicts)))
+    selection.write(run.folder / SELECTION)
+    run.reporter.say("  " + selection.line())
+    return selection.has_dropped
+
+
+def _measure_drift(run: Run, name: str, critic: Path | str, pool: Pool, drawn: Sequence[Pool]) -> Pool:
+    """Measure the last round's critic on this round's samples; return the pool with the problems new in it."""
+    seen = {p.problem.problem_id for earlier in drawn for p in earlier.problems}
+    unseen = [p for p in pool.problems if p.problem.problem_id not in seen]
+    if drawn and (unseen or run.is_plan):
+        given = {"programs": [pool.programs], "verdicts": [pool.verdicts], "problems": unseen}
+        run.do(measure_critic, f"{name}/drift", critic=critic, prompt=run.config.prompt, **given)
+    return Pool(pool.programs, pool.verdicts, unseen, pool.policy)
+
+
+def _scored(run: Run, name: str, init: Path | str, pool: Pool, drawn: Sequence[Pool]) -> tuple[Path, Pool]:
+    """Train the critic on all that was drawn; return it, and the pool with what it says of its programs."""
+    config, prompt = run.config.critic, run.config.prompt
+    given = {"programs": [p.programs for p in drawn], "verdicts": [p.verdicts for p in drawn], "config": config}
+    seen = [labelled for p in drawn for labelled in p.problems]
+    critic = run.do(train_critic, f"{name}/critic", init=init, problems=seen, prompt=prompt, **given) / "model"
+    scored = {"programs": pool.programs, "verdicts": pool.verdicts, "problems": bare(pool.problems)}
+    scores = run.do(score, f"{name}/score", critic=critic, prompt=prompt, **scored)
+    return critic, Pool(pool.programs, pool.verdicts, pool.problems, pool.policy, scores)
+
+
+def _updated(run: Run, name: str, actor: Path | str, warm: Path | str, replay: Sequence[Pool]) -> Path:
+    """Return the actor after training on the pools of this round and of those replayed."""
+    solved = {p.problem.problem_id: p for p in run.splits.solved}
+    drawn_for = {p.problem.problem_id: p for pool in replay for p in pool.problems}
+    trained = run.do(
+        train_actor,
+        f"{name}/actor",
+        actor=actor,
+        programs=[p.programs for p in replay],
+        verdicts=[p.verdicts for p in replay],
+        scores=[p.scores for p in replay if p.scores],
+        problems=[*solved.values(), *(p for i, p in drawn_for.items() if i not in solved)],
+        policies=[p.policy for p in replay],
+        reference=warm,
+        config=run.config.actor_training,
+        returns=run.config.returns,
+        prompt=run.config.prompt,
+    )
+    return trained / "model"
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluate(run: Run, place: str, model: Path | str) -> None:
+    """Draw programs for the test problems at each temperature (greedily too, once) and run them."""
+    settings, test = run.config.evaluation, run.splits.test
+    for temperature in settings.temperatures:
+        drawn = settings.sampling.model_copy(update={"temperature": temperature})
+        config = SampleConfig(num_samples=settings.num_samples, sampling=drawn)
+        is_first, at = temperature == settings.temperatures[0], f"{place}/t{temperature:g}"
+        pool = draw(run, at, model, test, config, seed=run.seed("evaluate"), greedy=is_first)
+        if is_first:
+            judged = {"problems": test, "config": run.config.execution, "tests": "example"}
+            run.do(execute, f"{at}/examples", programs=pool.programs, **judged)
+
+
+def search(run: Run, warm: Path | str, actor: Path | str) -> None:
+    """Train the binary critic and the repair model on training problems, and search the test problems with them.
+
+    The repair model begins as the actor whose failures it mends.
+    """
+    config, splits = run.config, run.splits
+    pools = [(folder / "sample", folder / "execute") for folder in _rounds(run)]
+    if config.search_pool:
+        how = {"seed": run.seed("search pool"), "greedy": False}
+        pool = draw(run, "search-pool", actor, splits.tested, config.search_pool, **how)
+        pools.append((pool.programs, pool.verdicts))
+    drawn = {"programs": [p for p, _ in pools], "verdicts": [v for _, v in pools], "prompt": config.prompt}
+    learnt = {"problems": splits.tested, "config": config.binary_critic, "binary": True}
+    init = _init_of(config.binary_critic, warm)
+    critic = run.do(train_critic, "binary-critic", init=init, **learnt, **drawn) / "model"
+    repair_model = None
+    if config.repair:
+        learnt = {"problems": splits.train, "config": config.repair, "seed": run.seed("repair")}
+        repair_model = run.do(train_repair, "repair", actor=actor, **learnt, **drawn) / "model"
+    first = config.evaluation.temperatures[0]
+    drawing = SampleConfig(sampling=config.evaluation.sampling.model_copy(update={"temperature": first}))
+    found = run.do(
+        critic_sample,
+        "evaluate/actor_critic_cs/sample",
+        actor=actor,
+        critic=critic,
+        repair_model=repair_model,
+        programs=run.folder / f"evaluate/actor_critic/t{first:g}/sample",
+        problems=bare(splits.test),
+        config=config.critic_sampling,
+        sample=drawing,
+        execution=config.execution,
+        prompt=config.prompt,
+        seed=run.seed("critic sampling"),
+    )
+    judged = {"problems": splits.test, "config": config.execution}
+    run.do(execute, "evaluate/actor_critic_cs/execute", programs=found, **judged)
+    if config.evaluation.search_control:
+        compare_search(run, actor, critic, found)
+
+
+def _rounds(run: Run) -> list[Path]:
+    """Return the folders of the rounds that were drawn: after a drop there are fewer than were asked for."""
+    names = dict.fromkeys(place.split("/")[0] for place in run.places if place.startswith("round-"))
+    return [run.folder / name for name in names]
+
+
+def compare_search(run: Run, actor: Path | str, critic: Path, found: Path) -> None:
+    """Judge and rank all candidates of the run's search, and plain samples of about as many tokens."""
+    config, splits = run.config, run.splits
+    first = config.evaluation.temperatures[0]
+    drawn = config.evaluation.sampling.model_copy(update={"temperature": first})
+    more = SampleConfig(num_samples=math.ceil(MORE_SAMPLES * config.evaluation.num_samples), sampling=drawn)
+    how = {"config": more, "prompt": config.prompt, "seed": run.seed("more"), "greedy": False}
+    place = "evaluate/search"
+    extra = run.do(sample, f"{place}/more", actor=actor, problems=bare(splits.test), **how)
+    before = run.folder / f"evaluate/actor_critic/t{first:g}/sample"
+    sources = {"plain": {"programs": [before, extra]}, "searched": {"candidates": found}}
+    for name, source in sources.items():
+        programs = run.do(gather, f"{place}/{name}/sample", **source)
+        judged = {"problems": splits.test, "config": config.execution}
+        run.do(execute, f"{place}/{name}/execute", programs=programs, **judged)
+        ranked = {"problems": bare(splits.test), "execution": config.execution, "seed": run.seed("rank")}
+        run.do(rank, f"{place}/{name}/rank", programs=programs, critic=critic, prompt=config.prompt, **ranked)
+    shown = {"problems": bare(splits.test), "choose": "crashes", "where": "critic sampling, binary critic"}
+    searched = {"programs": run.folder / place / "searched/sample", "verdicts": run.folder / place / "searched/execute"}
+    run.do(illustrate, f"{place}/searched/illustrate", critic=critic, prompt=config.prompt, **searched, **shown)
+
+
+# ----------------------------------------------------------------------------------------------------------- control
+
+
 @contextmanager
-def _control_beside(config: RunConfig, run_dir: Path, warm: Path | str, reporter: Reporter) -> Iterator[None]:
+def _control_beside(run: Run, warm: Path | str) -> Iterator[None]:
     """Train and evaluate the control after what the caller does, or in a process beside it."""
-    if not (config.evaluation.ce_control and config.warm_start):
+    if not (run.config.evaluation.ce_control and run.config.warm_start):
         yield
-    elif config.evaluation.control_beside:
+    elif run.config.evaluation.control_beside and not run.is_plan:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            control = process.submit(_control_process, os.getpid(), config, run_dir, warm, reporter.console.quiet)
+            quiet = run.reporter.console.quiet
+            beside = process.submit(_control_process, os.getpid(), run.config, run.folder, warm, quiet, run.total)
             yield
-            control.result()
+            beside.result()
     else:
         yield
-        _control(config, run_dir, warm, reporter.console.quiet)
+        control(run, warm)
 
 
-def _control_process(parent: int, config: RunConfig, run_dir: Path, warm: Path | str, quiet: bool) -> None:
+def _control_process(parent: int, config: RunConfig, folder: Path, warm: Path | str, quiet: bool, total: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _control(config, run_dir, warm, quiet)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    planned = Run(folder, config, Reporter(quiet=True), is_plan=True)
+    control(planned, warm)
+    before = [""] * (total - len(planned.places))
+    splits = problems.kept_splits(folder / "problems")
+    control(Run(folder, config, Reporter(quiet=quiet), splits, total=total, places=before), warm)
 
 
 def _end_with(parent: int) -> None:
@@ -174,167 +393,21 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _control(config: RunConfig, run_dir: Path, warm: Path | str, quiet: bool) -> None:
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-    reporter = Reporter(quiet=quiet)
-    splits = keep_problems(config, run_dir / "problems", Reporter(quiet=True))
-    model = ce_control(config, run_dir, splits, warm, reporter)
-    _evaluate(config, run_dir / "evaluate" / "ce_control", splits, model, reporter)
+def control(run: Run, warm: Path | str) -> None:
+    """Train the warm start with more cross-entropy, for so many updates or tokens as the rounds took; evaluate it."""
+    assert run.config.warm_start is not None
+    steps = run.config.evaluation.ce_control_steps
+    limits: dict[str, Any] = {"num_epochs": None, "num_steps": steps, "seed": run.seed("control")}
+    if steps is None and not run.is_plan:
+        limits["max_tokens"] = max(_tokens_of_rounds(run.folder), 1)
+    optim = run.config.warm_start.optim.model_copy(update=limits)
+    more = run.config.warm_start.model_copy(update={"optim": optim})
+    given = {"problems": run.splits.solved, "config": more, "prompt": run.config.prompt}
+    model = run.do(warm_start, "ce-control", actor=warm, **given) / "model"
+    evaluate(run, "evaluate/ce_control", model)
 
 
-def supervised(config: RunConfig, run_dir: Path, splits: Splits, reporter: Reporter) -> Path | str:
-    """Return the actor that supervised learning makes: initialised, pretrained, warm-started."""
-    actor: Path | str = config.actor.init
-    if config.actor.init == "tiny":
-        out = run_dir / "init"
-        stages.initialise(out, problems=splits.train, config=config.actor.tiny, prompt=config.prompt, seed=config.seed,
-                          reporter=reporter)  # fmt: skip
-        actor = out / "model"
-    if config.pretrain.masked_span or config.pretrain.next_token:
-        out = run_dir / "pretrain"
-        pretraining.pretrain(out, actor=actor, problems=splits.solved, config=config.pretrain, prompt=config.prompt,
-                          reporter=reporter)  # fmt: skip
-        actor = out / "model"
-    if config.warm_start:
-        out = run_dir / "warm-start"
-        learning.warm_start(out, actor=actor, problems=splits.solved, config=config.warm_start, prompt=config.prompt,
-                            reporter=reporter)  # fmt: skip
-        actor = out / "model"
-    return actor
-
-
-def reinforced(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path | str:
-    """Return the actor after all rounds of sampling, execution, critic and actor training."""
-    actor = warm
-    critic: Path | str = warm if config.critic.init == "actor" else config.critic.init
-    order = list(splits.tested)
-    random.Random(config.seed).shuffle(order)
-    size = min(config.rounds.problems_per_round or len(order), len(order))
-    replay: list[tuple[tuple[Path, Path, Path | None], list[LabelledProblem], Path | str]] = []
-    selection = Selection(config, run_dir, splits.validation, reporter)
-    selection.judge(warm, run_dir / "validate")
-    drawn: list[tuple[tuple[Path, Path], list[LabelledProblem]]] = []
-    for index in range(config.rounds.num_rounds):
-        folder = run_dir / f"round-{index:02d}"
-        chosen = [order[(index * size + i) % len(order)] for i in range(size)]
-        pool = (folder / "sample", folder / "execute")
-        stages.sample(pool[0], actor=actor, problems=bare(chosen), config=config.rounds.sample, prompt=config.prompt,
-                      seed=config.seed + index, greedy=config.returns.baseline == "greedy",
-                      reporter=reporter)  # fmt: skip
-        stages.execute(pool[1], programs=pool[0], problems=chosen, config=config.execution, reporter=reporter)
-        scores = None
-        if config.returns.spread == "critic":
-            unseen = _measure_drift(config, folder, critic, pool, chosen, drawn, reporter)
-            drawn = [*drawn, (pool, unseen)] if config.critic.all_rounds else [(pool, chosen)]
-            learning.train_critic(folder / "critic", init=critic, pools=[p for p, _ in drawn],
-                                  problems=[p for _, problems in drawn for p in problems], config=config.critic,
-                                  num_outcomes=4, prompt=config.prompt, reporter=reporter)  # fmt: skip
-            critic, scores = folder / "critic" / "model", folder / "score"
-            learning.score(scores, critic=critic, programs=pool[0], verdicts=pool[1], problems=bare(chosen),
-                           prompt=config.prompt, reporter=reporter)  # fmt: skip
-        replay = [*replay, ((*pool, scores), chosen, actor)][-1 - config.rounds.num_replayed :]
-        seen = {p.problem.problem_id: p.problem for _, problems, _ in replay for p in problems}
-        learning.train_actor(folder / "actor", actor=actor, pools=[pool for pool, _, _ in replay],
-                             problems=list(seen.values()), solved=splits.solved, config=config.actor_training,
-                             returns_config=config.returns, prompt=config.prompt, reporter=reporter,
-                             policies=[policy for _, _, policy in replay], reference=warm)  # fmt: skip
-        actor = folder / "actor" / "model"
-        selection.judge(actor, folder / "validate")
-        if selection.has_dropped:
-            break
-    return selection.kept or actor
-
-
-def _measure_drift(
-    config: RunConfig, folder: Path, critic: Path | str, pool: tuple[Path, Path], chosen: list[LabelledProblem],
-    drawn: list[tuple[tuple[Path, Path], list[LabelledProblem]]], reporter: Reporter,
-) -> list[LabelledProblem]:  # fmt: skip
-    """Measure the last round's critic on this round's samples; return the problems that no earlier round drew."""
-    seen = {p.problem.problem_id for _, problems in drawn for p in problems}
-    unseen = [p for p in chosen if p.problem.problem_id not in seen]
-    if drawn and unseen:
-        learning.measure_critic(folder / "drift", critic=Path(critic), pool=pool, problems=unseen,
-                                prompt=config.prompt, reporter=reporter)  # fmt: skip
-    return unseen
-
-
-def ce_control(config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, reporter: Reporter) -> Path:
-    """Return the warm start after more cross-entropy: so many updates, or the CPU time that all the rounds took.
-
-    The clock is that of the run, so another run of the same recipe trains it a little more or less.
-    """
-    assert config.warm_start is not None
-    out, steps = run_dir / "ce-control", config.evaluation.ce_control_steps
-    limits: dict[str, Any] = {"num_epochs": None, "num_steps": steps, "seed": config.seed + 1}
-    if steps is None:
-        limits["max_cpu_s"] = max(_cpu_s_of_rounds(run_dir, out), 1.0)
-    optim = config.warm_start.optim.model_copy(update=limits)
-    more = config.warm_start.model_copy(update={"optim": optim})
-    learning.warm_start(out, actor=warm, problems=splits.solved, config=more, prompt=config.prompt, reporter=reporter)
-    return out / "model"
-
-
-def _cpu_s_of_rounds(run_dir: Path, control: Path) -> float:
-    """Return the CPU-seconds of all rounds, or those that a control under way was begun with."""
-    for name in (records.MANIFEST, records.STARTED):
-        if (control / name).exists():
-            return records.read_json(control / name)["config"]["warm_start"]["optim"]["max_cpu_s"]
-    facts = [stages.facts_of(p.parent) for p in run_dir.glob(f"round-*/**/{records.MANIFEST}")]
-    return round(sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts), 1)
-
-
-def _evaluate(config: RunConfig, folder: Path, splits: Splits, model: Path | str, reporter: Reporter) -> None:
-    """Draw programs for the test problems at each temperature (greedily too, once) and run them."""
-    settings = config.evaluation
-    for temperature in settings.temperatures:
-        drawn = settings.sampling.model_copy(update={"temperature": temperature})
-        sample_config = SampleConfig(num_samples=settings.num_samples, sampling=drawn)
-        is_first = temperature == settings.temperatures[0]
-        out = folder / f"t{temperature:g}"
-        stages.sample(out / "sample", actor=model, problems=bare(splits.test), config=sample_config,
-                      prompt=config.prompt, seed=config.seed + 1000, greedy=is_first, reporter=reporter)  # fmt: skip
-        stages.execute(out / "execute", programs=out / "sample", problems=splits.test, config=config.execution,
-                       reporter=reporter)  # fmt: skip
-        if is_first:
-            stages.execute(out / "examples", programs=out / "sample", problems=splits.test, config=config.execution,
-                           tests="example", reporter=reporter)  # fmt: skip
-
-
-def _critic_sampling(
-    config: RunConfig, run_dir: Path, splits: Splits, warm: Path | str, actor: Path | str, reporter: Reporter
-) -> None:
-    """Train the binary critic and the repair model on training problems, and search the test problems with them.
-
-    The repair model begins as the actor whose failures it mends.
-    """
-    assert config.critic_sampling is not None
-    pools = [(f / "sample", f / "execute") for f in sorted(run_dir.glob("round-*"))]
-    if config.search_pool:
-        pool = (run_dir / "search-pool" / "sample", run_dir / "search-pool" / "execute")
-        stages.sample(pool[0], actor=actor, problems=bare(splits.tested), config=config.search_pool,
-                      prompt=config.prompt, seed=config.seed + 3000, greedy=False, reporter=reporter)  # fmt: skip
-        stages.execute(pool[1], programs=pool[0], problems=splits.tested, config=config.execution, reporter=reporter)
-        pools.append(pool)
-    learning.train_critic(run_dir / "binary-critic", init=warm, pools=pools, problems=splits.tested,
-                          config=config.binary_critic, num_outcomes=2, prompt=config.prompt,
-                          reporter=reporter)  # fmt: skip
-    repair_model = None
-    if config.repair:
-        learning.train_repair(run_dir / "repair", actor=actor, pools=pools, problems=splits.train, config=config.repair,
-                              prompt=config.prompt, seed=config.seed, reporter=reporter)  # fmt: skip
-        repair_model = run_dir / "repair" / "model"
-    settings = config.evaluation
-    first = settings.temperatures[0]
-    drawn = settings.sampling.model_copy(update={"temperature": first})
-    out = run_dir / "evaluate" / "actor_critic_cs"
-    stages.critic_sample(
-        out / "sample", actor=actor, critic=run_dir / "binary-critic" / "model", repair_model=repair_model,
-        programs=run_dir / "evaluate" / "actor_critic" / f"t{first:g}" / "sample", problems=bare(splits.test),
-        config=config.critic_sampling, sample_config=SampleConfig(sampling=drawn), execution=config.execution,
-        prompt=config.prompt, seed=config.seed + 2000, reporter=reporter,
-    )  # fmt: skip
-    stages.execute(out / "execute", programs=out / "sample", problems=splits.test, config=config.execution,
-                   reporter=reporter)  # fmt: skip
-    if settings.search_control:
-        search_report.compare(config, run_dir, splits.test, actor, reporter)
+def _tokens_of_rounds(folder: Path) -> int:
+    """Return the tokens that all rounds drew and trained on; drawing one counts as much as training on one."""
+    facts = [records.facts_of(p.parent) for p in folder.glob(f"round-*/*/{records.MANIFEST}")]
+    return sum(f.get("num_tokens", 0) + f.get("num_trained_tokens", 0) for f in facts)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 
 from coderl import records
-from coderl.evaluation.pass_at_k import estimate
-from coderl.recipe import RunConfig
-from coderl.stages import stages
-from coderl.stages.console import Reporter
-from coderl.stages.tables import (
-    VerdictRow,
-    by_problem,
-    judged,
-    programs_of,
-    verdicts_of,
-)
-from coderl.types import LabelledProblem, Outcome, Program
+from coderl.recipe import SelectionConfig
 
 SELECTION = "selection.json"
 """The share of right programs of each judged actor, and which of them is kept."""
@@ -27,53 +18,47 @@ Rates = Mapping[str, float]
 """The share of right programs of each problem, in [0, 1]."""
 
 
+@dataclass
 class Selection:
-    """Judges the warm start and each round's actor, and keeps one: the automatic return from a collapse.
+    """Keeps one of the warm start and the rounds' actors: the automatic return from a collapse.
 
     Deviation: the paper trains to the end, and the original collapses without its loss showing it.
     """
 
-    def __init__(self, config: RunConfig, run_dir: Path, problems: list[LabelledProblem], reporter: Reporter):
-        settings = config.rounds.selection
-        self.config, self.run_dir, self.reporter = config, run_dir, reporter
-        self.problems = [p for p in problems if p.hidden_tests][: settings.num_problems] if settings else []
-        self.rates: dict[str, Rates] = {}
-        self.actors: dict[str, Path | str] = {}
+    config: SelectionConfig
+    rates: dict[str, Rates] = field(default_factory=dict)
+    """Of each judged actor, in the order of training."""
+    actors: dict[str, Path | str] = field(default_factory=dict)
+
+    def judge(self, name: str, actor: Path | str, rates: Rates) -> None:
+        """Take in how an actor's programs fare on the validation problems."""
+        self.rates[name], self.actors[name] = rates, actor
 
     @property
-    def kept(self) -> Path | str | None:
-        """The actor that is the run's so far; None where none was judged."""
-        return self.actors[self._kept_name] if self.rates else None
-
-    @property
-    def _kept_name(self) -> str:
+    def kept(self) -> str:
+        """The name of the actor that is the run's so far."""
         return choose(dict(list(self.rates.items())[:-1]) if self.has_dropped else self.rates)
 
     @property
     def has_dropped(self) -> bool:
         """True when the last actor is worse than the best by more than `max_drop`."""
-        settings, scores = self.config.rounds.selection, [_mean(rates) for rates in self.rates.values()]
-        return settings is not None and bool(scores) and scores[-1] < max(scores) - settings.max_drop
+        scores = list(self.scores.values())
+        return scores[-1] < max(scores) - self.config.max_drop
 
-    def judge(self, actor: Path | str, out: Path) -> None:
-        """Draw programs for the validation problems with an actor, and run them; `out` is in the actor's round."""
-        settings = self.config.rounds.selection
-        if settings is None or not self.problems:
-            return
-        drawn = self.config.rounds.sample.model_copy(update={"num_samples": settings.num_samples})
-        stages.sample(out / "sample", actor=actor, problems=stages.bare(self.problems), config=drawn,
-                      prompt=self.config.prompt, seed=self.config.seed + 500, greedy=False,
-                      reporter=self.reporter)  # fmt: skip
-        stages.execute(out / "execute", programs=out / "sample", problems=self.problems, config=self.config.execution,
-                       reporter=self.reporter)  # fmt: skip
-        groups = by_problem(judged(programs_of(out / "sample"), verdicts_of(out / "execute")))
-        name = out.parent.name if out.parent != self.run_dir else WARM_START
-        self.actors[name] = actor
-        self.rates[name] = {p: _share_passed(pairs) for p, pairs in groups.items()}
-        scores, kept = {n: _mean(rates) for n, rates in self.rates.items()}, self._kept_name
-        records.write_json(self.run_dir / SELECTION, {"pass_rates": scores, "kept": kept})
+    @property
+    def scores(self) -> dict[str, float]:
+        """The share of right programs of each judged actor."""
+        return {name: _mean(rates) for name, rates in self.rates.items()}
+
+    def write(self, path: Path) -> None:
+        """Write the scores and which actor is kept."""
+        records.write_json(path, {"pass_rates": self.scores, "kept": self.kept})
+
+    def line(self) -> str:
+        """Return what a person should see of the actor judged last."""
+        score = list(self.scores.values())[-1]
         has_ended = ": a drop, the rounds end" if self.has_dropped else ""
-        self.reporter.say(f"  validation: {scores[name]:.1%} of programs pass; kept so far: {kept}{has_ended}")
+        return f"validation: {score:.1%} of programs pass; kept so far: {self.kept}{has_ended}"
 
 
 def choose(rates: Mapping[str, Rates]) -> str:
@@ -93,13 +78,10 @@ def choose(rates: Mapping[str, Rates]) -> str:
 
 
 def _is_worse(rates: Rates, best: Rates) -> bool:
-    lead = estimate([best[p] - rates[p] for p in best.keys() & rates.keys()])
-    return lead.mean > (lead.standard_error or 0.0)
+    leads = [best[p] - rates[p] for p in sorted(best.keys() & rates.keys())]
+    standard_error = stdev(leads) / len(leads) ** 0.5 if len(leads) > 1 else 0.0
+    return fmean(leads) > standard_error if leads else False
 
 
 def _mean(rates: Rates) -> float:
-    return estimate(list(rates.values())).mean
-
-
-def _share_passed(pairs: Sequence[tuple[Program, VerdictRow]]) -> float:
-    return sum(v.outcome is Outcome.PASSED_TEST for _, v in pairs) / len(pairs)
+    return fmean(rates.values()) if rates else 0.0

@@ -30,6 +30,8 @@ class Progress:
     num_batches_done: int = 0
     """Of this epoch."""
     epochs_done: float = 0.0
+    num_tokens: int = 0
+    """Tokens of prompts and programs trained on, where the caller says how many an example has."""
     cpu_s: float = 0.0
     """CPU-seconds spent in updates, validation and the caller's own work left out."""
     best_value: float | None = None

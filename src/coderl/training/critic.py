@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as column_cross_entropy
 
@@ -20,32 +18,8 @@ from coderl.critic.model import Critic
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, train
 from coderl.training.losses import CriticExample
-from coderl.training.optim import OptimConfig
+from coderl.training.settings import CriticTrainingConfig
 from coderl.types import InputError, Outcome
-
-
-class CriticTrainingConfig(BaseModel):
-    """How the critic learns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fit_head: bool = True
-    """First fit the linear layer to the untrained states (ours): a convex problem, solved at the price of one pass."""
-    head_l2: float = Field(default=0.02, gt=0)
-    """Of that fit, on standardised inputs: for the many states; a fortieth of it for the few likelihoods."""
-    optim: OptimConfig | None = OptimConfig(learning_rate=2e-5, batch_size=32, num_epochs=10, patience=2)
-    """Of the whole network, afterwards; None (`"none"` in a recipe): the linear layer alone. With validation problems,
-    the best weights are kept, those before the first step included."""
-    class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
-    """`balanced` lets rare outcomes count as much as frequent ones; its probabilities are then not calibrated. Or one
-    weight an outcome."""
-    prefix_weight: float = Field(default=0.0, ge=0)
-    """Weight of the same loss at every prefix (ours): prefix values become estimates of what comes of the prefix."""
-
-    @field_validator("optim", mode="before")
-    @classmethod
-    def _named_none(cls, value: Any) -> Any:
-        return None if value == "none" else value
 
 
 def train_critic(

@@ -28,13 +28,8 @@ from torch import Tensor, nn
 from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import (
-    OptimConfig,
-    build_optimiser,
-    fraction_done,
-    learning_rate,
-    plan_batches,
-)
+from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches
+from coderl.training.settings import OptimConfig
 
 E = TypeVar("E")
 LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
@@ -71,6 +66,8 @@ class StepMetrics:
     grad_norm: float
     """Before clipping."""
     num_examples: int
+    num_tokens: int
+    """Tokens of prompts and programs since the run began, where it is known what an example has."""
     cpu_s: float
     """CPU-seconds of updates since the run began, earlier parts of a resumed run included."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -130,7 +127,7 @@ def train(
         if not plan:
             raise ValueError(f"{len(drawn)} examples in epoch {progress.epoch}: too few for one batch")
         for rows in plan[progress.num_batches_done :]:
-            metrics = run.update([drawn[i] for i in rows], len(plan))
+            metrics = run.update([drawn[i] for i in rows], len(plan), length_of)
             yield run.close_step(metrics)
             if run.is_done():
                 break
@@ -193,7 +190,7 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------ one update
 
-    def update(self, batch: list[E], num_batches: int) -> StepMetrics:
+    def update(self, batch: list[E], num_batches: int, length_of: Callable[[E], int] | None = None) -> StepMetrics:
         """Take one step on `batch` and move `progress` past it."""
         progress, config = self.progress, self.config
         rate = learning_rate(config, progress.step + 1, fraction_done(config, progress))
@@ -203,12 +200,21 @@ class _Run:
         grad_norm = self._apply(rate)
         progress.cpu_s += time.process_time() - started
         progress.step += 1
+        progress.num_tokens += sum(map(length_of, batch)) if length_of else 0
         progress.num_batches_done += 1
         progress.epochs_done = progress.epoch + progress.num_batches_done / num_batches
         if progress.num_batches_done == num_batches:
             progress.epoch, progress.num_batches_done = progress.epoch + 1, 0
         return StepMetrics(
-            progress.step, progress.epochs_done, loss, rate, grad_norm, len(batch), progress.cpu_s, metrics
+            progress.step,
+            progress.epochs_done,
+            loss,
+            rate,
+            grad_norm,
+            len(batch),
+            progress.num_tokens,
+            progress.cpu_s,
+            metrics,
         )
 
     def _backward(self, batch: list[E]) -> tuple[float, dict[str, float]]:

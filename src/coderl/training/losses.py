@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,9 +22,8 @@ from torch.nn.functional import cross_entropy as column_cross_entropy
 from coderl.critic.columns import outcome_column
 from coderl.critic.model import Critic
 from coderl.models.lm import LanguageModel
+from coderl.training.settings import Reduction
 from coderl.types import Outcome
-
-Reduction = Literal["token_mean", "sequence_sum", "sequence_mean"]
 
 
 @dataclass(frozen=True, slots=True)

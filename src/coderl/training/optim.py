@@ -3,75 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from coderl.training.checkpoint import Progress
+from coderl.training.settings import OptimConfig
 
 DEFAULT_NUM_EPOCHS = 10
 BUCKET_BATCHES = 32
 """Batches that are sorted by length together: enough to fill batches with like lengths, few enough to stay random."""
-
-
-class OptimConfig(BaseModel):
-    """How weights are moved. The run ends at the first of `num_epochs`, `num_steps` and `max_cpu_s`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    optimiser: Literal["adamw", "adafactor"] = "adamw"
-    """Adafactor moves each tensor in proportion to its size, which T5 from nothing needs: its embeddings begin at 1,
-    its queries at 0.01, and no rate of AdamW suits both."""
-    learning_rate: float = Field(default=2e-5, gt=0)
-    """Peak rate. The paper's for AdamW and a 770 M model; models of a million parameters take 100 times as much.
-    Of Adafactor the share of its size that a tensor moves in a step, about 0.01."""
-    batch_size: int = Field(default=32, ge=1)
-    """Examples an update, over all processes and accumulation steps together."""
-    num_epochs: int | None = Field(default=None, ge=1)
-    """None, and no other limit either: 10, the paper\'s."""
-    num_steps: int | None = Field(default=None, ge=1)
-    max_cpu_s: float | None = Field(default=None, gt=0)
-    """End after this many CPU-seconds of updates in this process: for controls of equal compute. Not reproducible."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Updates over which the rate rises linearly from 0."""
-    schedule: Literal["constant", "linear", "polynomial"] = "constant"
-    """The paper's warm start is `polynomial` with power 0.5 to half the peak rate."""
-    power: float = Field(default=0.5, gt=0)
-    """Of the polynomial schedule."""
-    min_learning_rate: float = Field(default=0.0, ge=0)
-    """Where the linear and polynomial schedules end."""
-    weight_decay: float = Field(default=0.05, ge=0)
-    """Not applied to norms and biases."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
-    """Parts a process works a batch off in: less memory, the same update."""
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """None leaves it to `accelerate launch`."""
-    seed: int = 0
-    bucket_by_length: bool = True
-    """Fill batches with examples of like length; 1.8 times faster than padding to the longest of all."""
-    checkpoint_every_steps: int | None = Field(default=None, ge=1)
-    """None: at the end only."""
-    validate_every_steps: int | None = Field(default=None, ge=1)
-    """None: after every epoch."""
-    patience: int | None = Field(default=None, ge=1)
-    """End after this many validations without a new best; None: never."""
-    keep_best: bool = True
-    """End with the weights of the best validation (the start included), where there is validation."""
-    best_metric: str = "loss"
-    """Which of the validation's figures decides."""
-    best_is: Literal["lowest", "highest"] = "lowest"
-
-    @model_validator(mode="after")
-    def _has_whole_parts(self) -> OptimConfig:
-        if self.batch_size < self.gradient_accumulation_steps:
-            raise ValueError(f"batch_size {self.batch_size} is less than gradient_accumulation_steps")
-        return self
 
 
 def learning_rate(config: OptimConfig, step: int, fraction_done: float) -> float:
@@ -134,10 +76,13 @@ def _shuffled_batches(
 
 def fraction_done(config: OptimConfig, progress: Progress) -> float:
     """Return how much of the run lies behind, by whichever limit comes first."""
-    is_unlimited = config.num_epochs is None and config.num_steps is None and config.max_cpu_s is None
+    is_unlimited = all(
+        limit is None for limit in (config.num_epochs, config.num_steps, config.max_tokens, config.max_cpu_s)
+    )
     limits = [
         (progress.step, config.num_steps),
         (progress.epochs_done, DEFAULT_NUM_EPOCHS if is_unlimited else config.num_epochs),
+        (progress.num_tokens, config.max_tokens),
         (progress.cpu_s, config.max_cpu_s),
     ]
     return max(done / limit for done, limit in limits if limit is not None)

@@ -11,10 +11,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from coderl import records
+from coderl import tables
 from coderl.types import InputError
 
 SHARDS_HELD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFile:
+    """One file of a corpus."""
+
+    path: str
+    """The folder's name and the path below it."""
+    project: str
+    """What it was installed with, or the folder it lies in; a project is of one split."""
+    licence: str | None
+    """An SPDX expression; None where it is unknown (`any_licence`)."""
+    text: str
+    """With line feeds as line ends and without a byte-order mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +67,8 @@ class Windows(Sequence[list[int]]):
         Raises:
             InputError: there is no window in it.
         """
-        self.parts = records.parts_of(folder)
-        self.sizes = [records.num_rows(part) for part in self.parts]
+        self.parts = tables.parts_of(folder)
+        self.sizes = [tables.num_rows(part) for part in self.parts]
         self.starts = [0, *accumulate(self.sizes)]
         if not self.starts[-1]:
             raise InputError(f"{folder}: no tokens to learn from")

@@ -21,8 +21,8 @@ from coderl.training.loop import (
     train,
 )
 from coderl.training.losses import CrossEntropyExample
-from coderl.training.optim import OptimConfig
 from coderl.training.packed import Windows
+from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
 Objective = Literal["masked_span", "next_token"]

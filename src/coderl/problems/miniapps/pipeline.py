@@ -8,15 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from coderl.problems.miniapps.grammar import (
-    STYLES,
-    Constant,
-    Domain,
-    Operation,
-    Reduction,
-    Source,
-    Values,
-)
+from coderl.problems.miniapps.grammar import STYLES, Constant, Domain, Operation, Reduction, Source, Values
 from coderl.types import CallTest, StdinTest, UnitTest
 
 INDENT = "    "

@@ -15,16 +15,15 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.cli.apps import app
 from coderl.evaluation import paper
-from coderl.recipe import RunConfig, load_recipe
+from coderl.recipe import RECIPE, RunConfig, load_recipe
 from coderl.stages import report as summary
 from coderl.stages import verify
 from coderl.stages.console import Reporter
-from coderl.stages.run import run as run_all
+from coderl.stages.stage import command
 
 
-@app.command
+@command("run")
 def run(
     recipe: Path,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
@@ -36,8 +35,8 @@ def run(
 
     A killed run continues with the same command. Any setting can be given as a dotted flag.
 
-        coderl run recipes/demo.toml
-        coderl run recipes/demo.toml --seed 1 --warm-start.learning-rate 1e-3 --run-dir runs/seed1
+        coderl run recipes/mbpp_smollm2.toml
+        coderl run recipes/mbpp_smollm2.toml --seed 1 --warm-start.optim.learning-rate 1e-3 --run-dir runs/seed1
         coderl run recipes/mbpp_smollm2.toml --dry-run
 
     Args:
@@ -71,7 +70,7 @@ def _beside_paper(settings: dict[str, Any]) -> Table:
     return table
 
 
-@app.command
+@command("demo")
 def demo(
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)], run_dir: Path | None = None, quiet: bool = False
 ) -> None:
@@ -91,11 +90,12 @@ def demo(
 
 
 def _run(config: RunConfig, run_dir: Path | None, quiet: bool) -> None:
-    report = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet))
-    print(report)
+    from coderl.stages.run import run as run_all
+
+    print(run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet)))
 
 
-@app.command
+@command("report")
 def report(run_dir: Path) -> None:
     """Write `report.html` and `summary.json` of a run again from its stages.
 
@@ -104,12 +104,12 @@ def report(run_dir: Path) -> None:
     Args:
         run_dir: The directory of a finished `coderl run`.
     """
-    config = RunConfig.model_validate(records.read_json(run_dir / "recipe.json"))
+    config = RunConfig.model_validate(records.read_json(run_dir / RECIPE))
     test = data.load(run_dir / "problems" / "test.jsonl")
-    print(summary.write_report(run_dir, config, test, config.rounds.num_rounds, Reporter()))
+    print(summary.write_report(run_dir, config, test, Reporter()))
 
 
-@app.command(name="verify-resume")
+@command("verify-resume")
 def verify_resume(
     recipe: Path | None = None,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
@@ -120,7 +120,7 @@ def verify_resume(
     """Kill a small run at random steps, resume it, and compare it bit for bit with one that was left alone.
 
         coderl verify-resume
-        coderl verify-resume recipes/demo.toml --num-kills 5
+        coderl verify-resume recipes/mbpp_smollm2.toml --num-kills 5
 
     Ends with status 1 where a weight or a row of a table differs.
 

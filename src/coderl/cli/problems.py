@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -13,18 +12,17 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.cli.apps import Flat, app, problems_app
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.problems import jsonl
 from coderl.problems.miniapps import data as miniapps
-from coderl.stages import stages
 from coderl.stages.console import Reporter
+from coderl.stages.stage import command
 from coderl.types import Outcome
 
 
-@problems_app.command(name="miniapps")
+@command("problems miniapps")
 def problems_miniapps(
-    out: Path, *, config: Annotated[miniapps.MiniAppsConfig, Flat] = miniapps.MiniAppsConfig()
+    out: Path, *, config: Annotated[miniapps.MiniAppsConfig, Parameter(name="*")] = miniapps.MiniAppsConfig()
 ) -> None:
     """Write the generated benchmark as APPS folders: train, validation, test.
 
@@ -38,13 +36,13 @@ def problems_miniapps(
     print(out)
 
 
-@problems_app.command(name="check")
+@command("problems check")
 def problems_check(
     source: str,
     *,
     split: str | None = None,
     limit: int | None = None,
-    config: Annotated[ExecutionConfig, Flat] = ExecutionConfig(),
+    config: Annotated[ExecutionConfig, Parameter(name="*")] = ExecutionConfig(),
 ) -> None:
     """Run the reference solutions of a data set on its tests and list those that fail.
 
@@ -62,7 +60,9 @@ def problems_check(
     failed: list[tuple[str, int, str]] = []
     num_faults = 0
     with open_executor(config) as executor:
-        results = executor.run(Job(s, p.hidden_tests, p.problem.fn_name, p.checker, p.prelude) for p, _, s in jobs)
+        results = executor.run(
+            Job(s, p.hidden_tests, p.problem.fn_name, p.checker, p.problem.prelude) for p, _, s in jobs
+        )
         paired = zip(jobs, results, strict=True)
         for (p, i, _), result in reporter.track(paired, "checking", total=len(jobs), unit="solutions"):
             if result.outcome is None:
@@ -82,7 +82,7 @@ def problems_check(
     sys.exit(1 if failed or not jobs else 0)
 
 
-@problems_app.command(name="convert")
+@command("problems convert")
 def problems_convert(
     source: str, out: Path, *, split: str | None = None, limit: int | None = None, num_shown_tests: int | None = None
 ) -> None:
@@ -102,23 +102,7 @@ def problems_convert(
     print(f"{len(problems)} problems in {out}")
 
 
-@app.command(name="extract-examples")
-def extract_examples(source: Path, *, rules: Literal["default", "legacy"] = "default", write: bool = False) -> None:
-    """Print the example tests that problem statements show, as JSON; one line a problem folder.
-
-        coderl extract-examples data/APPS/test
-        coderl extract-examples data/APPS/test --rules legacy --write
-
-    Args:
-        source: An APPS problem folder, or a folder of them.
-        rules: `legacy` follows the original's notebook, flaws included.
-        write: Also write `example_input_output.json` into each problem folder, as the original does.
-    """
-    for found in stages.extract_examples(source, rules=rules, write=write):
-        print(json.dumps(found, ensure_ascii=False))
-
-
-@problems_app.command(name="overlap")
+@command("problems overlap")
 def problems_overlap(
     first: str,
     second: str,

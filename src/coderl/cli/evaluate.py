@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from itertools import zip_longest
+from operator import add
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,24 +15,24 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.cli.apps import app
-from coderl.evaluation.pass_at_k import Summary, summarise, with_ranked
-from coderl.stages import report as summary
-from coderl.stages.rank import rankings
-from coderl.types import InputError
+from coderl.critic_sampling.ranking import rankings
+from coderl.evaluation.pass_at_k import ProblemCounts, Summary, columns_of, percent, summarise
+from coderl.stages.evaluate import problem_counts
+from coderl.stages.stage import command
+from coderl.types import InputError, LabelledProblem
 
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
-@app.command
+@command("evaluate")
 def evaluate(
     *,
-    programs: Path,
-    verdicts: Path,
+    programs: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    verdicts: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
     problems: str,
     split: str | None = None,
     limit: int | None = None,
-    examples: Path | None = None,
+    examples: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
     k: Annotated[tuple[Positive, ...], Parameter(name=("-k", "--k"), consume_multiple=True)] = (1, 5),
     n: Positive = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
@@ -36,19 +40,19 @@ def evaluate(
     against: Literal["paper"] | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with standard errors.
+    """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with 95% intervals.
 
         coderl evaluate --programs runs/x/sample --verdicts runs/x/execute --problems data/mbpp/mbpp.jsonl -k 1 5
         coderl evaluate ... --split test -k 80 1000 --against paper
 
     Args:
-        programs: The folder of a `sample` or `critic-sample` stage.
-        verdicts: The folder of its `execute` stage on the hidden tests.
+        programs: The folder of a `sample` or `critic-sample` stage; of several, all programs count together.
+        verdicts: The folder of its `execute` stage on the hidden tests; of several, in the same order.
         problems: All problems that count; one without verdicts counts 0 and is reported.
         split: Only this split of the problems.
         limit: Only the first so many problems.
-        examples: The folder of its `execute --tests example` stage.
-        k: How many samples, one or more numbers; none may be more than a problem has.
+        examples: The folder of its `execute --tests example` stage; of several, in the same order.
+        k: How many samples, one or more numbers; one that some problem does not hold is left out, and a line says so.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
         ranking: The folder of its `rank` stage: also print n@k of the best ranked, in place of any that pass.
@@ -56,30 +60,33 @@ def evaluate(
         json_file: Also write the scores here.
     """
     asked = data.read(problems, split=split, limit=limit)
-    counts = summary.problem_counts(programs, verdicts, asked, examples=examples)
-    most = max((c.num_samples for c in counts), default=0)
-    if max(k) > most > 0:
-        raise InputError(f"k={max(k)}: no problem has more than {most} programs with a verdict; draw more, or lower -k")
-    pairs = [(n, each) for each in k] if examples is not None else []
-    found = summarise(counts, list(k), pairs, fallback=fallback)
-    if ranking is not None:
-        difficulties = {c.problem_id: c.difficulty for c in counts}
-        order = rankings(ranking, verdicts, list(difficulties))
-        for each in k:
-            found = with_ranked(found, order, difficulties, n, each, fallback=fallback)
+    counts = _counts(programs, verdicts, examples, list(asked))
+    if ranking is not None and len(programs) > 1:
+        raise InputError(f"--ranking {ranking}: it orders the programs of one stage, and {len(programs)} are given")
+    order = None if ranking is None else rankings(ranking, verdicts[0], [c.problem_id for c in counts])
+    pairs = [(n, each) for each in k if n <= each] if examples or ranking else []
+    found = summarise(counts, list(k), pairs, fallback=fallback, rankings=order)
+    if not found.scores:
+        raise InputError("; ".join(found.unreached))
     Console().print(_score_table(found))
-    for text, number in (
-        ("problems without hidden tests, counted 0", found.num_untested),
-        ("problems without a verdict, counted 0", found.num_missing),
-        ("problems with fewer programs than the largest k", found.num_short),
-        ("programs left out because the sandbox failed", found.num_masked),
-    ):
-        if number:
-            print(f"{number} {text}")
+    for line in found.remarks():
+        print(line)
     if against == "paper":
         _print_paper(found)
     if json_file:
         records.write_json(json_file, records.plain(found))
+
+
+def _counts(
+    programs: Sequence[Path], verdicts: Sequence[Path], examples: Sequence[Path], problems: list[LabelledProblem]
+) -> list[ProblemCounts]:
+    """Return how the programs of all stages fared together, problem by problem."""
+    for name, given in (("verdicts", verdicts), ("examples", examples)):
+        if given and len(given) != len(programs):
+            raise InputError(f"--{name}: {len(given)} folders, expected one for each of the {len(programs)} --programs")
+    stages = zip_longest(programs, verdicts, examples)
+    runs = [problem_counts(drawn, judged, problems, examples=shown) for drawn, judged, shown in stages]
+    return [reduce(add, rows) for rows in zip(*runs, strict=True)]
 
 
 def _print_paper(found: Summary) -> None:
@@ -104,12 +111,8 @@ def _print_paper(found: Summary) -> None:
 
 
 def _score_table(found: Summary) -> Table:
-    difficulties = list(dict.fromkeys(d for values in found.scores.values() for d in values))
-    table = Table("metric, %", *difficulties)
+    columns = columns_of(name for values in found.scores.values() for name in values)
+    table = Table("metric, %", *columns)
     for metric, values in found.scores.items():
-        cells = [
-            f"{100 * e.mean:.2f}" + (f" ± {100 * e.standard_error:.2f}" if e.standard_error is not None else "")
-            for e in (values[d] for d in difficulties)
-        ]
-        table.add_row(metric, *cells)
+        table.add_row(metric, *(percent(values[name], 2) for name in columns))
     return table

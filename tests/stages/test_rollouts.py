@@ -1,28 +1,21 @@
-"""What the pipeline makes of tables: canaries, token lines, the error-line spread, parts of the problems."""
+"""What is made of rollouts: canaries, token lines, spreads, parts of the problems, repair pairs."""
 
 import pytest
 
-from coderl import records
-from coderl.models import lm
-from coderl.recipe import ReturnsConfig
-from coderl.stages.examples import (
-    failed_pairs,
-    group_examples,
-    held_out_part,
-    token_lines,
-)
-from coderl.stages.tables import (
-    Score,
-    VerdictRow,
-    key,
-    sample_canaries,
-)
+from coderl.models.tiny import tiny_t5, train_tokenizer
+from coderl.rl.rollout import actor_examples, token_lines
+from coderl.rl.settings import ReturnsConfig
+from coderl.stages.rollouts import sample_canaries
+from coderl.stages.train_critic import held_out_part
+from coderl.stages.train_repair import failed_pairs
 from coderl.types import (
     LabelledProblem,
     Outcome,
     Problem,
     Program,
     ProgramKind,
+    Rollout,
+    Score,
     Verdict,
 )
 
@@ -31,16 +24,16 @@ SOURCE = "a = 1\nb = a / 0\nprint(b)\n"
 
 @pytest.fixture(scope="module")
 def model():
-    tokenizer = lm.train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
-    return lm.tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
+    tokenizer = train_tokenizer([SOURCE, "print(int(input()) + 1)\n"], 400)
+    return tiny_t5(tokenizer, d_model=16, num_layers=1, num_heads=2)
 
 
 def program(model, text, code=None, index=0):
     return Program("p", index, text if code is None else code, tokens=tuple(model.encode_program(text)))
 
 
-def verdict(of, outcome, error_line=None):
-    return VerdictRow.of(of, Verdict(outcome, "zerodivisionerror", "", error_line))
+def rollout(of, outcome, error_line=None, score=None):
+    return Rollout(of, Verdict(outcome, "zerodivisionerror", "", error_line), score)
 
 
 def test_each_token_is_on_the_line_it_spells(model):
@@ -66,8 +59,8 @@ def test_lines_count_in_the_program_that_was_run(model, text, code, shift):
 def test_the_error_line_spread_reaches_the_token_returns(model):
     """Of a program that fails on line 2, only that line's tokens carry A = -0.6; of one that passes, all carry 1."""
     bad, good = program(model, SOURCE), program(model, "print(1)\n", index=1)
-    group = [(bad, verdict(bad, Outcome.RUNTIME_ERROR, 2)), (good, verdict(good, Outcome.PASSED_TEST))]
-    found = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    group = [rollout(bad, Outcome.RUNTIME_ERROR, 2), rollout(good, Outcome.PASSED_TEST)]
+    found = actor_examples(group, model, {"p": (10,)}, ReturnsConfig(baseline="none", spread="error_line"))
     lines = token_lines(model, bad)
     assert 2 in lines
     assert found[0].token_returns == tuple(-0.6 * (line == 2) for line in lines)
@@ -76,8 +69,8 @@ def test_the_error_line_spread_reaches_the_token_returns(model):
 
 def test_a_failure_without_a_known_line_is_spread_evenly(model):
     bad = program(model, SOURCE)
-    group = [(bad, verdict(bad, Outcome.FAILED_TEST))]
-    (found,) = group_examples(group, {}, model, (10,), ReturnsConfig(baseline="none", spread="error_line"))
+    group = [rollout(bad, Outcome.FAILED_TEST)]
+    (found,) = actor_examples(group, model, {"p": (10,)}, ReturnsConfig(baseline="none", spread="error_line"))
     assert found.token_returns == (-0.3,) * len(bad.tokens)
 
 
@@ -86,8 +79,7 @@ def test_canaries_by_hand():
     programs = [Program("a", i, code, tokens=(1,) * n) for i, (code, n) in enumerate([("x", 2), ("x", 2), ("y", 4)])]
     programs += [Program("b", 0, "x", tokens=(1,) * 8), Program("b", 0, "x", ProgramKind.BASELINE, (1,))]
     outcomes = [Outcome.COMPILE_ERROR, Outcome.COMPILE_ERROR, Outcome.PASSED_TEST, Outcome.FAILED_TEST]
-    verdicts = {key(p): verdict(p, u) for p, u in zip(programs, [*outcomes, Outcome.PASSED_TEST], strict=True)}
-    found = sample_canaries(programs, verdicts)
+    found = sample_canaries(rollout(p, u) for p, u in zip(programs, [*outcomes, Outcome.PASSED_TEST], strict=True))
     assert found == {"pass_rate": 0.25, "compile_error_rate": 0.5, "unique_share": 0.75, "mean_tokens": 4.0}
 
 
@@ -99,13 +91,9 @@ def test_held_out_parts_are_disjoint_and_of_the_asked_size():
     assert {held_out_part(f"problem-{i}", 0.0) for i in range(50)} == {0}
 
 
-def judged(*drawn):
-    """Return programs of one problem with their verdicts, from (tokens, outcome) pairs."""
-    pairs = []
-    for index, (tokens, outcome) in enumerate(drawn):
-        program = Program("p", index, "", ProgramKind.SAMPLE, tokens)
-        pairs.append((program, VerdictRow("p", program.kind, index, outcome, None, "", None, (), "", None)))
-    return pairs
+def judged(*drawn, score=None):
+    """Return rollouts of one problem from (tokens, outcome) pairs."""
+    return [rollout(Program("p", i, "", tokens=tokens), u, score=score) for i, (tokens, u) in enumerate(drawn)]
 
 
 @pytest.mark.parametrize(("count_copies", "expected"), [(True, 2.0), (False, 1.0)])
@@ -113,29 +101,23 @@ def test_a_program_drawn_twice_counts_twice_or_once(model, count_copies, expecte
     """Both ways its gradient costs one row: r = 1 a copy, no baseline, failures filtered to 0."""
     group = judged(((7, 8), Outcome.PASSED_TEST), ((7, 8), Outcome.PASSED_TEST), ((9,), Outcome.FAILED_TEST))
     config = ReturnsConfig(baseline="none", spread="uniform", filter="positive_only", count_copies=count_copies)
-    found = {e.program: e.token_returns for e in group_examples(group, {}, model, (1,), config)}
+    found = {e.program: e.token_returns for e in actor_examples(group, model, {"p": (1,)}, config)}
     assert found == {(7, 8): (expected, expected), (9,): (0.0,)}
 
 
 @pytest.mark.parametrize(("mean_one", "expected"), [(False, (0.2, 0.6)), (True, (0.5, 1.5))])
 def test_the_critics_values_say_how_much_or_only_where(model, mean_one, expected):
     """r = 1 and q = 0.2, 0.6, whose mean is 0.4."""
-    group = judged(((7, 8), Outcome.PASSED_TEST))
-    score = Score("p", ProgramKind.SAMPLE, 0, (0.1, 0.1, 0.2, 0.6), (0.2, 0.6), (0.2, 0.6))
+    score = Score((0.1, 0.1, 0.2, 0.6), ((0.5, 0.2, 0.1, 0.2), (0.1, 0.1, 0.2, 0.6)))
+    group = judged(((7, 8), Outcome.PASSED_TEST), score=score)
     config = ReturnsConfig(baseline="none", spread="critic", mean_one=mean_one)
-    (found,) = group_examples(group, {key(group[0][0]): score}, model, (1,), config)
+    (found,) = actor_examples(group, model, {"p": (1,)}, config)
     assert found.token_returns == pytest.approx(expected)
 
 
-def pool_of(folder, drawn):
-    """Write (problem, code, outcome) as a round's tables."""
-    programs = [Program(problem, i, code, ProgramKind.SAMPLE, (1,)) for i, (problem, code, _) in enumerate(drawn)]
-    verdicts = [
-        VerdictRow.of(one, Verdict(outcome, None, "")) for one, (_, _, outcome) in zip(programs, drawn, strict=True)
-    ]
-    records.PartedTable(folder / "sample" / "programs", Program).write(0, programs)
-    records.PartedTable(folder / "execute" / "verdicts", VerdictRow).write(0, verdicts)
-    return folder / "sample", folder / "execute"
+def pool_of(drawn):
+    """Return the rollouts of (problem, code, outcome)."""
+    return [rollout(Program(problem, i, code, tokens=(1,)), u) for i, (problem, code, u) in enumerate(drawn)]
 
 
 @pytest.mark.parametrize(
@@ -145,13 +127,13 @@ def pool_of(folder, drawn):
         (True, [("a", "print(1)", "print(12)"), ("b", "x = 0", "x = 1")]),
     ],
 )
-def test_what_a_failed_program_should_become(tmp_path, use_samples, expected):
+def test_what_a_failed_program_should_become(use_samples, expected):
     """a has a solution, b has none, c was never solved; what passed in one round mends what failed in the other."""
     passed, failed = Outcome.PASSED_TEST, Outcome.FAILED_TEST
     pools = [
-        pool_of(tmp_path / "0", [("a", "print(1)", failed), ("b", "x = 0", failed), ("c", "y", failed)]),
-        pool_of(tmp_path / "1", [("a", "print(12)", passed), ("b", "x = 1", passed), ("a", "print(1)", failed)]),
+        *pool_of([("a", "print(1)", failed), ("b", "x = 0", failed), ("c", "y", failed)]),
+        *pool_of([("a", "print(12)", passed), ("b", "x = 1", passed), ("a", "print(1)", failed)]),
     ]
     problems = [LabelledProblem(Problem(i, i), solutions=("print(123)",) if i == "a" else ()) for i in "abc"]
     pairs = failed_pairs(pools, problems, use_samples=use_samples)
-    assert [(problem.problem_id, program.code, solution) for problem, program, _, solution in pairs] == expected
+    assert [(problem.problem_id, failed.program.code, solution) for problem, failed, solution in pairs] == expected

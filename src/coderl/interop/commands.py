@@ -1,50 +1,15 @@
-"""Commands for the files and checkpoints of the original."""
+"""Commands that write the original's files and read its checkpoints."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from coderl import problems as data
-from coderl.cli.apps import app
-from coderl.stages import stages
-from coderl.stages.console import Reporter
+from coderl.stages.stage import command
 
 
-@app.command(name="import-original")
-def import_original(
-    source: Path, *, problems: str, out: Path, split: str | None = None, tokenizer: Path | None = None
-) -> None:
-    r"""Read the files of the original's scripts into a stage's folder, for `--programs`, `--verdicts` and `--scores`.
-
-    Pickles are read without running them.
-
-        coderl import-original outputs --problems data/APPS/train --out runs/theirs
-        coderl import-original data/APPS/train --problems data/APPS/train --out runs/theirs \
-            --tokenizer models/codet5-base
-
-    Args:
-        source: `outputs` (`codes/ID.json`, `test_results/ID.pkl`), or problem folders with `gen_solutions.json`,
-            `baseline_solutions.json`, `gen_solutions_critic_scores.pkl` and `example_input_output.json`.
-        problems: Where the files' problems are.
-        out: The stage's folder: OUT/programs, OUT/verdicts, OUT/scores, OUT/problems.jsonl, as far as there are.
-        split: Only this split of the problems.
-        tokenizer: A folder whose tokenizer gives the programs the tokens that training needs.
-    """
-    from coderl.interop import original_files
-
-    original_files.import_files(
-        out,
-        source=source,
-        problems=data.load(problems, split=split),
-        encode=original_files.encoder(tokenizer, original_files.NUM_POSITIONS) if tokenizer else None,
-        reporter=Reporter(),
-    )
-    print(json.dumps(stages.facts_of(out)))
-
-
-@app.command(name="export-original")
+@command("export-original")
 def export_original(
     out: Path,
     *,
@@ -81,7 +46,7 @@ def export_original(
     print(f"{number} problems in {out}")
 
 
-@app.command(name="import-checkpoint")
+@command("import-checkpoint")
 def import_checkpoint(
     checkpoint: Path, *, kind: Literal["actor", "critic", "binary-critic"], tokenizer: Path, out: Path
 ) -> None:

@@ -1,0 +1,97 @@
+"""The stage that searches: Algorithm 1 on the programs drawn before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+from coderl import tables
+from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate, SearchResult
+from coderl.critic_sampling.models import PrefixScorer, RepairModel
+from coderl.critic_sampling.search import critic_sample_many
+from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.engines.settings import SampleConfig
+from coderl.execution import ExecutionConfig, Job, open_executor
+from coderl.execution.store import JobRunner
+from coderl.prompts import PromptConfig
+from coderl.stages import networks
+from coderl.stages.rollouts import programs_of
+from coderl.stages.stage import Facts, ModelFolder, ModelSource, Programs, Shown, Work, chunks, derive_seed, stage
+from coderl.types import Problem, Program, ProgramKind, Verdict
+
+
+@stage
+def critic_sample(
+    work: Work,
+    *,
+    actor: ModelSource,
+    critic: ModelFolder | None = None,
+    repair_model: ModelFolder | None = None,
+    programs: Programs,
+    problems: Shown,
+    config: CriticSamplingConfig = CriticSamplingConfig(),
+    sample: SampleConfig = SampleConfig(),
+    execution: ExecutionConfig = ExecutionConfig(),
+    prompt: PromptConfig = PromptConfig(),
+    seed: int = 0,
+) -> Facts:
+    r"""Refine programs that pass the example tests, repair those that fail (Algorithm 1).
+
+        coderl critic-sample --actor runs/demo/round-01/actor/model --critic runs/demo/binary-critic/model \
+            --repair-model runs/demo/repair/model --programs runs/demo/evaluate/actor_critic/t0.6/sample \
+            --problems runs/demo/problems/test.jsonl --out runs/demo/search
+
+    All candidates go to OUT/candidates, those to hand in to OUT/programs; OUT/searches says of each problem what its
+    search cost, and why no round was possible, if none was. A killed command continues.
+
+    Args:
+        actor: The model folder or hub name that drew the programs.
+        critic: A binary critic's folder; without one all values are even.
+        repair_model: A repair model's folder; without one nothing is repaired.
+        programs: The folder of the `sample` stage to begin from.
+        seed: Decides what is drawn.
+    """
+    candidates = tables.PartedTable(work.folder / "candidates", Candidate, without=NOT_IN_TABLES)
+    searches = tables.PartedTable(work.folder / "searches", SearchResult, without=NOT_IN_TABLES)
+    returned = tables.PartedTable(work.folder / "programs", Program)
+    drawn: dict[str, list[Program]] = {}
+    for program in programs_of(programs):
+        if program.kind is ProgramKind.SAMPLE:
+            drawn.setdefault(program.problem_id, []).append(program)
+    with open_executor(execution) as executor:
+        for index, chunk in work.parts(returned, chunks(problems, sample.chunk_size), "critic sampling"):
+            repairer = networks.actor(repair_model, prompt, sample.sampling) if repair_model else None
+            results = critic_sample_many(
+                chunk,
+                [drawn.get(p.problem_id, []) for p in chunk],
+                generator=networks.actor(actor, prompt, sample.sampling),
+                critic=PrefixScorer(networks.critic(critic), prompt) if critic else None,
+                repairer=RepairModel(repairer) if repairer else None,
+                run_example_tests=partial(run_example_tests, executor),
+                config=config,
+                seed=derive_seed(seed, index),
+            )
+            candidates.write(index, [candidate for result in results for candidate in result.candidates])
+            searches.write(index, results)
+            returned.write(index, [program for result in results for program in result.programs])
+    return _facts(candidates, searches)
+
+
+def _facts(candidates: tables.PartedTable, searches: tables.PartedTable) -> Facts:
+    facts: Counter[str] = Counter()
+    for batch in tables.read_columns(candidates.folder, Candidate, ["kind"]):
+        facts.update(f"num_{kind}" for kind in batch["kind"].to_pylist())
+    for search in searches.rows():
+        facts["num_tokens"] += search.spend.num_sampled_tokens
+        facts["num_tests"] += search.spend.num_executed_tests
+        if search.no_round is not None:
+            facts[search.no_round.value] += 1
+    return dict(facts)
+
+
+def run_example_tests(executor: JobRunner, items: list[tuple[Problem, Program]]) -> list[Verdict]:
+    """Return what the example tests of their problems say of some programs."""
+    jobs = (
+        Job(program.code, problem.example_tests, problem.fn_name, prelude=problem.prelude) for problem, program in items
+    )
+    return list(executor.run(jobs))

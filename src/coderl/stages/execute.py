@@ -1,0 +1,102 @@
+"""The stage that runs programs on unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from coderl import tables
+from coderl.evaluation.counts import CLOCKS, JUDGED, outcome_counts
+from coderl.execution import ExecutionConfig, Job, open_executor
+from coderl.execution.store import JobRunner
+from coderl.stages.stage import Facts, Labelled, Programs, Work, stage
+from coderl.types import InputError, LabelledProblem, Program, ProgramKey, SandboxError, Verdict
+
+MAX_FAULT_RATE = 0.05
+"""A run stops when the sandbox itself fails on more than this share of a stage's programs."""
+NOT_COSTS = tuple(column.name for column in tables.columns_of(Verdict) if column.name not in CLOCKS)
+
+
+@stage
+def execute(
+    work: Work,
+    *,
+    programs: Programs,
+    problems: Labelled,
+    tests: Literal["hidden", "example"] = "hidden",
+    config: ExecutionConfig = ExecutionConfig(),
+) -> Facts:
+    r"""Run programs on unit tests in the sandbox.
+
+        coderl execute --programs runs/mbpp/sample --problems data/mbpp/mbpp.jsonl --out runs/mbpp/execute
+        coderl execute --programs runs/apps/sample --problems data/APPS/test --out runs/apps/execute \
+            --comparator apps --store-path runs/verdicts.sqlite
+
+    The verdicts go to OUT/verdicts, what they took to OUT/costs. Programs of problems without such tests get no
+    verdict and are counted. A killed command continues.
+
+    Args:
+        tests: The hidden tests, or those that the statements show.
+
+    Raises:
+        InputError: a program belongs to no problem given.
+        SandboxError: the sandbox itself failed on too many programs to trust the rest.
+    """
+    parts = tables.parts_of(programs / "programs")
+    if not parts:
+        raise InputError(f"{programs}: no programs in it")
+    mine = list(enumerate(parts))[work.rank :: work.num_processes]
+    verdicts = tables.PartedTable(work.folder / "verdicts", JUDGED, without=CLOCKS)
+    costs = tables.PartedTable(work.folder / "costs", JUDGED, without=NOT_COSTS)
+    todo = [(index, part) for index, part in mine if not verdicts.has(index)]
+    num_programs = sum(tables.num_rows(part) for _, part in mine)
+    num_done = num_programs - sum(tables.num_rows(part) for _, part in todo)
+    if todo:
+        by_id = {p.problem.problem_id: p for p in problems}
+        with open_executor(config) as executor:
+            stream = _run_parts(executor, todo, (verdicts, costs), by_id, tests)
+            for _ in work.reporter.track(stream, "running tests", total=num_programs, unit="programs", done=num_done):
+                pass
+    outcomes = outcome_counts(verdicts.folder)
+    spent = sum(float(b["cpu_s"].to_numpy().sum()) for b in tables.read_columns(costs.folder, JUDGED, ["cpu_s"]))
+    num_untested = num_programs - sum(outcomes.values())
+    return {"outcomes": outcomes, "num_untested": num_untested, "sandbox_cpu_s": round(spent, 2)}
+
+
+def _run_parts(
+    executor: JobRunner,
+    parts: Iterable[tuple[int, Path]],
+    written: tuple[tables.PartedTable, tables.PartedTable],
+    by_id: dict[str, LabelledProblem],
+    tests: str,
+) -> Iterator[None]:
+    """Run the programs of each part of a table, one a step, writing a part once all of it is there.
+
+    Only one part's programs are held at a time, and their tokens, which no test needs, never.
+    """
+    num_seen = num_faults = 0
+    for index, part in parts:
+        rows = [(row.key, _job(row, by_id, tests)) for row in tables.read_table(part, Program, without=["tokens"])]
+        tested = [(key, job) for key, job in rows if job is not None]
+        judged: list[tuple[ProgramKey, Verdict]] = []
+        for (key, _), verdict in zip(tested, executor.run(job for _, job in tested), strict=True):
+            judged.append((key, verdict))
+            yield
+        faults = [v.fault for _, v in judged if v.outcome is None]
+        num_seen, num_faults = num_seen + len(tested), num_faults + len(faults)
+        if num_faults > max(MAX_FAULT_RATE * num_seen, 3):
+            raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {faults[-1]}")
+        verdicts, costs = written
+        costs.write(index, judged)
+        verdicts.write(index, judged)  # last: a part is done when its verdicts are there
+
+
+def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job | None:
+    labelled = by_id.get(program.problem_id)
+    if labelled is None:
+        raise InputError(f"program of problem {program.problem_id!r}, which is not among the {len(by_id)} problems")
+    unit_tests = labelled.hidden_tests if tests == "hidden" else labelled.problem.example_tests
+    if not unit_tests:
+        return None
+    return Job(program.code, unit_tests, labelled.problem.fn_name, labelled.checker, labelled.problem.prelude)

@@ -1,0 +1,81 @@
+"""What the stages of a run read of each other: programs, and what became of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from coderl import records, tables
+from coderl.evaluation.counts import CLOCKS, JUDGED
+from coderl.types import Outcome, Program, ProgramKey, ProgramKind, Rollout, Score, Verdict
+
+SCORED = tuple[ProgramKey, Score]
+MAX_HELD_ROWS = 100_000
+"""Longer tables are read anew each time."""
+
+
+def programs_of(stage: Path) -> list[Program]:
+    """Return the programs that a stage wrote."""
+    return _rows(stage / "programs", Program)
+
+
+def verdicts_of(stage: Path) -> dict[ProgramKey, Verdict]:
+    """Return the verdicts that an execute stage wrote, by program."""
+    return dict(_rows(stage / "verdicts", JUDGED, CLOCKS))
+
+
+def scores_of(stage: Path) -> dict[ProgramKey, Score]:
+    """Return the scores that a score stage wrote, by program."""
+    return dict(_rows(stage / "scores", SCORED))
+
+
+def rollouts_of(programs: Path, verdicts: Path, scores: Path | None = None) -> list[Rollout]:
+    """Return the programs that have an outcome, with it: no untested problem, no fault of the sandbox."""
+    judged = verdicts_of(verdicts)
+    scored = {} if scores is None else scores_of(scores)
+    pairs = ((program, judged.get(program.key)) for program in programs_of(programs))
+    return [Rollout(p, v, scored.get(p.key)) for p, v in pairs if v is not None and v.outcome is not None]
+
+
+def by_problem(rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:
+    """Return the rollouts of each problem, in order."""
+    groups: dict[str, list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        groups[rollout.program.problem_id].append(rollout)
+    return dict(groups)
+
+
+def pass_rates(rollouts: Iterable[Rollout]) -> dict[str, float]:
+    """Return the share of right programs among those of each problem."""
+    groups = by_problem(rollouts)
+    return {p: sum(r.outcome is Outcome.PASSED_TEST for r in group) / len(group) for p, group in groups.items()}
+
+
+def sample_canaries(rollouts: Iterable[Rollout]) -> dict[str, float]:
+    """Return how the drawn programs fare as a whole: what a collapsing policy shows first.
+
+    Shares are of the samples that have a verdict; `unique_share` counts a problem's programs of the same text once.
+    """
+    drawn = [r for r in rollouts if r.program.kind is ProgramKind.SAMPLE]
+    count = max(len(drawn), 1)
+    return {
+        "pass_rate": sum(r.outcome is Outcome.PASSED_TEST for r in drawn) / count,
+        "compile_error_rate": sum(r.outcome is Outcome.COMPILE_ERROR for r in drawn) / count,
+        "unique_share": len({(r.program.problem_id, r.program.code) for r in drawn}) / count,
+        "mean_tokens": sum(len(r.program.tokens) for r in drawn) / count,
+    }
+
+
+def _rows(folder: Path, row_type: Any, without: tuple[str, ...] = ()) -> list[Any]:
+    """Return a table's rows; a short table that an earlier stage of this process read is not read again."""
+    if tables.num_rows(folder) > MAX_HELD_ROWS:
+        return list(tables.read_table(folder, row_type, without=without))
+    return _held_rows(folder, row_type, without, records.hash_path(folder))
+
+
+@lru_cache(maxsize=16)
+def _held_rows(folder: Path, row_type: Any, without: tuple[str, ...], digest: str) -> list[Any]:
+    return list(tables.read_table(folder, row_type, without=without))
