@@ -102,7 +102,7 @@ def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> Lab
     metadata = _optional_json(folder / "metadata.json") or {}
     examples = _optional_json(folder / "example_input_output.json") if example_rules == "file" else None
     starter = folder / "starter_code.py"
-    return _build(
+    return _Parts(
         problem_id=folder.name,
         description=description,
         where=folder / "question.txt",
@@ -112,8 +112,7 @@ def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> Lab
         tests_where=str(folder / "input_output.json"),
         solutions=_solutions(_optional_json(folder / "solutions.json"), str(folder / "solutions.json")),
         examples=examples,
-        example_rules=example_rules,
-    )
+    ).problem(example_rules)
 
 
 def _optional_json(path: Path) -> Any:
@@ -160,7 +159,7 @@ def problem(
         own = f"taco_{number}"
     if not isinstance(own, int | str) or isinstance(own, bool):
         raise InputError(f"{where}: field 'problem_id' must be a number or text, found {type(own).__name__}")
-    return _build(
+    return _Parts(
         problem_id=f"{own:04d}" if isinstance(own, int) else own,
         description=text_field(record, "question", where),
         where=where,
@@ -170,8 +169,7 @@ def problem(
         tests_where=f"{where} input_output",
         solutions=_solutions(_inner_json(record.get("solutions"), f"{where} solutions"), f"{where} solutions"),
         examples=_inner_json(record.get("example_input_output"), f"{where} example_input_output"),
-        example_rules=example_rules,
-    )
+    ).problem(example_rules)
 
 
 def _inner_json(value: Any, where: str) -> Any:
@@ -194,31 +192,33 @@ def _solutions(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _build(
-    *,
-    problem_id: str,
-    description: str,
-    where: Path | str,
-    difficulty: str,
-    starter_code: str,
-    input_output: Any,
-    tests_where: str,
-    solutions: tuple[str, ...],
-    examples: Any,
-    example_rules: ExampleRules,
-) -> LabelledProblem:
-    if not description.strip():
-        raise InputError(f"{where}: the question is empty")
-    fn_name = _fn_name(input_output, starter_code, tests_where)
-    if example_rules == "file":
-        shown = example_file_tests(examples, fn_name, f"{where} examples")
-    else:
-        shown = example_tests.extract(description, fn_name=fn_name, rules=example_rules)
-    return LabelledProblem(
-        Problem(problem_id, description, difficulty, fn_name, starter_code, shown),
-        hidden_tests=_tests(input_output, fn_name, starter_code, tests_where),
-        solutions=solutions,
-    )
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a folder's files or a record's fields hold, decoded, with where it stands for complaints."""
+
+    problem_id: str
+    description: str
+    where: Path | str
+    difficulty: str
+    starter_code: str
+    input_output: Any
+    tests_where: str
+    solutions: tuple[str, ...]
+    examples: Any
+
+    def problem(self, example_rules: ExampleRules) -> LabelledProblem:
+        if not self.description.strip():
+            raise InputError(f"{self.where}: the question is empty")
+        fn_name = _fn_name(self.input_output, self.starter_code, self.tests_where)
+        if example_rules == "file":
+            shown = example_file_tests(self.examples, fn_name, f"{self.where} examples")
+        else:
+            shown = example_tests.extract(self.description, fn_name=fn_name, rules=example_rules)
+        return LabelledProblem(
+            Problem(self.problem_id, self.description, self.difficulty, fn_name, self.starter_code, shown),
+            hidden_tests=_tests(self.input_output, fn_name, self.starter_code, self.tests_where),
+            solutions=self.solutions,
+        )
 
 
 def _fn_name(input_output: Any, starter_code: str, where: str) -> str | None:
