@@ -147,6 +147,19 @@ def test_fences_in_docstrings_do_not_close_a_block():
     assert extract_code(fenced(unindented), CALL) == unindented
 
 
+def test_a_fence_that_is_indented_though_its_code_is_not():
+    assert extract_code("[/INST] " + fenced(PROGRAM), CALL) == PROGRAM
+    assert extract_code("  " + fenced(PROGRAM), CALL) == PROGRAM
+
+
+def test_a_fence_behind_prose_on_its_line():
+    assert extract_code("Here it is: " + fenced(PROGRAM) + "Done.", CALL) == PROGRAM
+
+
+def test_blocks_inside_a_block_of_markdown():
+    assert extract_code("````markdown\n# Answer\n" + fenced(PROGRAM) + "````\n", CALL) == PROGRAM
+
+
 def test_a_fence_at_the_end_of_a_line_of_code():
     assert extract_code("```python\ndef f(x):\n    return x```", CALL) == PROGRAM
 
@@ -230,6 +243,8 @@ def test_nothing_is_raised_whatever_a_completion_is(completion):
 @pytest.mark.parametrize(
     "text",
     [
+        "x" + " " * 100_000 + "```python",
+        "````md\n" * 20_000,
         "```" + " " * 200_000 + "`x",
         "<think>\n" * 50_000,
         "</think>x" * 50_000,

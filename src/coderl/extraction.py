@@ -134,6 +134,7 @@ _NEUTRAL = re.compile(r"(?:text|txt|plain|plaintext|code|solution|answer|none|to
 _TAGGED = re.compile(
     r"(?:<(?P<tag>answer|code|solution|python)>|\[PYTHON\])(.*?)(?:</(?P=tag)>|\[/PYTHON\]|\Z)", re.DOTALL
 )
+_BEHIND_PROSE = re.compile(r"(?<=\S)[ \t]++(`{3,}+(?:python|py)[\w.]*)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _MAX_CLOSINGS = 8
 
 
@@ -198,9 +199,12 @@ def _chosen(blocks: list[_Block], asked: _Asked) -> str:
     return (printing[-1:] or marked or blocks)[0].code
 
 
-def _blocks(text: str, asked: _Asked, *, is_fence_open: bool) -> list[_Block]:
+def _blocks(text: str, asked: _Asked, *, is_fence_open: bool = False, is_nested: bool = False) -> list[_Block]:
     """The blocks of a text that may be Python, in order."""
     fences = list(_FENCE.finditer(text))
+    if not any(_PYTHON.match(fence["label"].strip()) for fence in fences):  # one may stand behind prose on its line
+        text = _BEHIND_PROSE.sub(r"\n\1", text)
+        fences = list(_FENCE.finditer(text))
     if not fences:
         return [_Block("python", tagged[2].strip("\n")) for tagged in _TAGGED.finditer(text)]
     found, index = [], 0
@@ -211,7 +215,8 @@ def _blocks(text: str, asked: _Asked, *, is_fence_open: bool) -> list[_Block]:
         index = 1
     while index < len(fences):
         block, index = _block_at(text, fences, index, asked)
-        found.append(block)
+        is_text = block.label.lower() in ("markdown", "md") and not is_nested  # an answer that is one block of Markdown
+        found += _blocks(block.code, asked, is_nested=True) if is_text else [block]
     return [block for block in found if block.may_be_python]
 
 
@@ -250,7 +255,12 @@ def _dedented(body: str, opening: re.Match[str], asked: _Asked) -> str:
     if opening["quote"]:
         body = re.sub(r"^[ \t]*(?:>[ \t]?)+", "", body, flags=re.MULTILINE)
     elif opening["indent"]:
-        body = re.sub(rf"^[ \t]{{1,{len(opening['indent'])}}}", "", body, flags=re.MULTILINE)
+        shared = min((len(line) - len(line.lstrip(" \t")) for line in body.split("\n") if line.strip()), default=0)
+        body = (
+            re.sub(rf"^[ \t]{{1,{min(shared, len(opening['indent']))}}}", "", body, flags=re.MULTILINE)
+            if shared
+            else body
+        )
     if body[:1] in (" ", "\t") and asked.names and _parsed(body) is None:
         flat = textwrap.dedent(body)
         return flat if asked.is_met(flat) else body
