@@ -215,6 +215,20 @@ def _compressed(text: str) -> str:
     return f"import zlib, base64\nraw = zlib.decompress(base64.b64decode({packed!r}))\n"
 
 
+@pytest.mark.parametrize("body", ["return n", "while True: pass"])
+def test_a_program_that_takes_every_thread_does_not_choose_a_fault(body: str) -> None:
+    """The child that runs the test's code, or that times the machine, is forked while all its threads are there."""
+    code = (
+        "import threading\nstop = threading.Event()\nthreading.stack_size(32768)\ntry:\n"
+        "    while True: threading.Thread(target=stop.wait, daemon=True).start()\n"
+        f"except RuntimeError: pass\ndef f(n):\n    {body}"
+    )
+    with Executor(ExecutionConfig(num_workers=1, cpu_limit_s=0.5)) as executor:
+        verdict = judged(executor, code, AssertTest("x = f(3)\nassert x == 9"), fn_name="f")
+        assert verdict.outcome in (RE, FAIL), verdict
+        assert executor.num_faults == 0
+
+
 # ------------------------------------------------------------------------------------------------- as the interpreter
 
 

@@ -145,7 +145,8 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, flavour: int, fds: list[
             "RLIMIT_MSGQUEUE": 0,
         }
         # Elsewhere the kernel would count the user's other processes as well; forking is refused in any case.
-        | ({"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {}),
+        | ({"RLIMIT_NPROC": _NUM_THREADS + 64} if plan.namespaces else {}),
+        "child_limits": {"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {},
     }
 
 

@@ -114,6 +114,7 @@ class Zygote:
                 self.layers.die_with_parent()
                 if os.getppid() != self.config["pid"]:
                     os._exit(1)
+            self.layers.limit(self.config["child_limits"])  # lower than ours: a program leaves room for the next child
             if self.filter is not None:
                 self.filter.load()
             self.child.main(*mine, self.prelude)
