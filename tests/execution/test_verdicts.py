@@ -247,6 +247,7 @@ def test_a_program_that_takes_every_thread_does_not_choose_a_fault(body: str) ->
         "import sys, os\nos.write(1, b'1')\nsys.stdout = None",
         "\ufeffprint(1)",
         "open('/dev/stdout', 'w').write('1')",
+        "print(1, flush=True)\nopen('/dev/stdout', 'w').close()",
         "open('/dev/stderr', 'w').write('x')\nprint(1)",
         "print(1)\nprint(len(open('/dev/stdin').read()), end='', file=open('/dev/stderr', 'w'))",
         "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    print(f.write('1'))",

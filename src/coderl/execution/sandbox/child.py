@@ -41,12 +41,14 @@ _witness: Any = None
 
 
 def install(values: Any, tester: Any, witness: Any) -> None:
-    """Give this module its siblings (all are loaded by path)."""
+    """Give this module its siblings (all are loaded by path), and all programs to come their `open`."""
     global _values, _tester, _witness
     _values, _tester, _witness = values, tester, witness
+    _open_streams_too.__name__ = _open_streams_too.__qualname__ = "open"
+    builtins.open = io.open = _open_streams_too  # type: ignore[assignment]
 
 
-def main(file_fd: int, out_fd: int, channel_fd: int, prelude: dict[str, Any]) -> None:
+def main(file_fd: int, out_fd: int, channel_fd: int, prelude: types.ModuleType) -> None:
     """Run the job in `file_fd` and end the process; never returns."""
     code = 1
     try:
@@ -255,18 +257,25 @@ def _run_script(code: types.CodeType, text: str) -> dict[str, Any] | None:
     except BaseException as caught:
         error = error or _failure(caught)
     try:
-        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            for file in gc.get_objects():  # the collector would close what lies below a file before the file
-                if type(file) is kind and not _is_closed(file):
-                    file.flush()
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        del module  # functions hold on to it, so that it goes with the collector
-        _collect()
+        for file in _open_files():  # the collector would close what lies below a file before the file
+            with contextlib.suppress(Exception):
+                file.flush()
+        if "__del__" in text:  # functions hold on to the module, so that it goes with the collector
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            del module
+            _collect()
         if not _is_closed(stdout):
             stdout.flush()
     except BaseException:
         pass
     return error
+
+
+def _open_files() -> list[Any]:
+    """Files that can be written to, those first that lie above others."""
+    kinds = [io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom]
+    files = [file for file in gc.get_objects() if type(file) in kinds and not _is_closed(file)]
+    return sorted(files, key=lambda file: kinds.index(type(file)))
 
 
 def _is_closed(file: Any) -> bool:
@@ -294,7 +303,7 @@ def _finish_threads() -> None:
 # Programs whose functions are called
 
 
-def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, Any]) -> None:
+def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: types.ModuleType) -> None:
     code = _compile(job, channel)
     if code is None:
         return
@@ -302,8 +311,8 @@ def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, 
     module.__dict__.update(__builtins__=builtins, __file__=_source_file(job["code"]))
     sys.modules["solution"] = module
     sys.modules["__main__"] = types.ModuleType("__main__")
-    if job.get("prelude"):  # this process runs one program: what it finds among the builtins is its own
-        builtins.__dict__.update(prelude)
+    if job.get("prelude"):
+        module.__dict__["__builtins__"] = sys.modules["builtins"] = prelude
     try:
         _limit_recursion(3)
         exec(code, module.__dict__)
@@ -401,8 +410,6 @@ _ready_files: list[tuple[io.TextIOWrapper, io.TextIOWrapper]] = []
 def warm() -> None:
     """Do ahead what every child needs; then freeze it out of the collector's sight."""
     _describe(ValueError("warm"))
-    _open_streams_too.__name__ = _open_streams_too.__qualname__ = "open"
-    builtins.open = io.open = _open_streams_too  # type: ignore[assignment]
     _ready_files.append((_text(0, "r"), _text(1, "w")))
     gc.collect()
     gc.freeze()
