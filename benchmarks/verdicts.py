@@ -14,12 +14,11 @@ import sys
 import time
 from pathlib import Path
 
-from execution import cpu_s
-
 from coderl import problems as data
 from coderl.execution import ExecutionConfig, Executor, Job
 from coderl.execution.sandbox.process import _USUAL
 from coderl.types import AssertTest, CallTest, Outcome, StdinTest
+from execution import cpu_s
 
 ROUNDS = 3
 FLOOR = """

@@ -78,6 +78,7 @@ class Channel:
 
     def __init__(self, fd: int, out_fd: int) -> None:
         self.fd, self.out_fd = fd, out_fd
+        self._end: socket.socket | None = None
 
     def send(self, message: dict[str, Any]) -> bool:
         """Report; False where the program closed the channel."""
@@ -102,8 +103,9 @@ class Channel:
 
     def receive(self) -> dict[str, Any]:
         """One message from the parent; ends the process where the parent is gone."""
-        with socket.socket(fileno=os.dup(self.fd)) as end:
-            raw, fds, _flags, _address = socket.recv_fds(end, 1 << 17, 1)
+        if self._end is None:
+            self._end = socket.socket(fileno=os.dup(self.fd))
+        raw, fds, _flags, _address = socket.recv_fds(self._end, 1 << 17, 1)
         if not raw:
             _exit(1)
         if fds:

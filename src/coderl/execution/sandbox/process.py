@@ -285,10 +285,10 @@ class ZygoteProcess:
     def wait(self, limit_s: float, channel: socket.socket | None = None) -> None:
         """Wait for a report of the zygote, and read it, or for something on `channel`."""
         poll = select.poll()
-        poll.register(self.control, select.POLLIN)
+        control_fd = self.control.fileno()
+        poll.register(control_fd, select.POLLIN)
         if channel is not None:
             poll.register(channel, select.POLLIN)
-        control_fd = self.control.fileno()
         if any(fd == control_fd for fd, _event in poll.poll(limit_s * 1000)):
             self.read_report()
 
