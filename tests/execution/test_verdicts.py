@@ -1,5 +1,6 @@
 """Verdicts that nobody can argue with: by kinds of programs that a grader may get wrong."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from coderl.execution import ExecutionConfig, Executor, Job, clock
 from coderl.execution.audit.cases import load_battery
 from coderl.execution.audit.graders import verdict_of
+from coderl.execution.gate import Gate
 from coderl.execution.sandbox.process import ZygoteProcess
 from coderl.types import AssertTest, CallTest, Outcome, SandboxError, StdinTest, UnitTest, Verdict
 
@@ -215,6 +217,20 @@ def _compressed(text: str) -> str:
     return f"import zlib, base64\nraw = zlib.decompress(base64.b64decode({packed!r}))\n"
 
 
+@pytest.mark.parametrize("body", ["return n", "while True: pass"])
+def test_a_program_that_takes_every_thread_does_not_choose_a_fault(body: str) -> None:
+    """The child that runs the test's code, or that times the machine, is forked while all its threads are there."""
+    code = (
+        "import threading\nstop = threading.Event()\nthreading.stack_size(32768)\ntry:\n"
+        "    while True: threading.Thread(target=stop.wait, daemon=True).start()\n"
+        f"except RuntimeError: pass\ndef f(n):\n    {body}"
+    )
+    with Executor(ExecutionConfig(num_workers=1, cpu_limit_s=0.5)) as executor:
+        verdict = judged(executor, code, AssertTest("x = f(3)\nassert x == 9"), fn_name="f")
+        assert verdict.outcome in (RE, FAIL), verdict
+        assert executor.num_faults == 0
+
+
 # ------------------------------------------------------------------------------------------------- as the interpreter
 
 
@@ -233,6 +249,7 @@ def _compressed(text: str) -> str:
         "import sys, os\nos.write(1, b'1')\nsys.stdout = None",
         "\ufeffprint(1)",
         "open('/dev/stdout', 'w').write('1')",
+        "print(1, flush=True)\nopen('/dev/stdout', 'w').close()",
         "open('/dev/stderr', 'w').write('x')\nprint(1)",
         "print(1)\nprint(len(open('/dev/stdin').read()), end='', file=open('/dev/stderr', 'w'))",
         "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    print(f.write('1'))",
@@ -492,14 +509,34 @@ def test_the_speed_of_the_machine_is_measured_beside_a_program() -> None:
         assert executor.num_faults == 0
 
 
-def test_a_sleeping_program_gives_its_place_up() -> None:
-    """One worker, and five programs that each wait for all five to be under way: they end if they overlap."""
+def test_a_sleeping_program_gives_its_place_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker, and five programs that sleep: more than one of them is under way at a time."""
+    inside: list[int] = [0]
+
+    class Counting(Gate):
+        @contextlib.contextmanager
+        def shared(self) -> Iterator[Any]:
+            with super().shared() as leave:
+                inside.append(inside[-1] + 1)
+                yield leave
+            inside.append(inside[-1] - 1)
+
+    monkeypatch.setattr("coderl.execution.pool.Gate", Counting)
     code = "import time\ntime.sleep(1.5)\nprint(1)  # "
     with Executor(ExecutionConfig(num_workers=1)) as executor:
         verdicts = list(executor.run(Job(f"{code}{n}", (StdinTest("", "1"),)) for n in range(5)))
-        num_threads = len(executor._threads)
     assert [v.outcome for v in verdicts] == [PASS] * 5
-    assert num_threads > 1
+    assert max(inside) > 1
+
+
+def test_who_runs_alone_waits_for_those_that_compute_and_not_for_sleepers() -> None:
+    gate = Gate(1)
+    with gate.shared() as leave:
+        leave()
+        with gate.shared() as leave_too:
+            leave_too()
+            with gate.alone():
+                pass
 
 
 def test_an_executor_in_a_forked_process_says_so_at_once() -> None:

@@ -71,6 +71,7 @@ class Trial:
         is_eager = any(isinstance(test, dict) and test.keys() == {"setup"} for test in prepared)
         message = _job_message(job, tests, prepared, config)
         slowness = functools.partial(clock.slowness, zygote, config)
+        on_idle = None if is_eager else on_idle  # it waits for the tester, which computes
         self._contact = Contact(zygote, message, config, is_eager=is_eager, on_idle=on_idle, slowness=slowness)
 
     def __enter__(self) -> Trial:

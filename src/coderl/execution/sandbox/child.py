@@ -41,12 +41,14 @@ _witness: Any = None
 
 
 def install(values: Any, tester: Any, witness: Any) -> None:
-    """Give this module its siblings (all are loaded by path)."""
+    """Give this module its siblings (all are loaded by path), and all programs to come their `open`."""
     global _values, _tester, _witness
     _values, _tester, _witness = values, tester, witness
+    _open_streams_too.__name__ = _open_streams_too.__qualname__ = "open"
+    builtins.open = io.open = _open_streams_too  # type: ignore[assignment]
 
 
-def main(file_fd: int, out_fd: int, channel_fd: int, prelude: dict[str, Any]) -> None:
+def main(file_fd: int, out_fd: int, channel_fd: int, prelude: types.ModuleType) -> None:
     """Run the job in `file_fd` and end the process; never returns."""
     code = 1
     try:
@@ -76,6 +78,7 @@ class Channel:
 
     def __init__(self, fd: int, out_fd: int) -> None:
         self.fd, self.out_fd = fd, out_fd
+        self._end: socket.socket | None = None
 
     def send(self, message: dict[str, Any]) -> bool:
         """Report; False where the program closed the channel."""
@@ -100,8 +103,9 @@ class Channel:
 
     def receive(self) -> dict[str, Any]:
         """One message from the parent; ends the process where the parent is gone."""
-        with socket.socket(fileno=os.dup(self.fd)) as end:
-            raw, fds, _flags, _address = socket.recv_fds(end, 1 << 17, 1)
+        if self._end is None:
+            self._end = socket.socket(fileno=os.dup(self.fd))
+        raw, fds, _flags, _address = socket.recv_fds(self._end, 1 << 17, 1)
         if not raw:
             _exit(1)
         if fds:
@@ -262,18 +266,25 @@ def _run_script(code: types.CodeType, text: str, before: str | None = None) -> d
     except BaseException as caught:
         error = error or _failure(caught)
     try:
-        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            for file in gc.get_objects():  # the collector would close what lies below a file before the file
-                if type(file) is kind and not _is_closed(file):
-                    file.flush()
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        del module  # functions hold on to it, so that it goes with the collector
-        _collect()
+        for file in _open_files():  # the collector would close what lies below a file before the file
+            with contextlib.suppress(Exception):
+                file.flush()
+        if "__del__" in text:  # functions hold on to the module, so that it goes with the collector
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            del module
+            _collect()
         if not _is_closed(stdout):
             stdout.flush()
     except BaseException:
         pass
     return error
+
+
+def _open_files() -> list[Any]:
+    """Files that can be written to, those first that lie above others."""
+    kinds = [io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom]
+    files = [file for file in gc.get_objects() if type(file) in kinds and not _is_closed(file)]
+    return sorted(files, key=lambda file: kinds.index(type(file)))
 
 
 def _is_closed(file: Any) -> bool:
@@ -301,7 +312,7 @@ def _finish_threads() -> None:
 # Programs whose functions are called
 
 
-def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, Any]) -> None:
+def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: types.ModuleType) -> None:
     code = _compile(job, channel)
     if code is None:
         return
@@ -309,8 +320,8 @@ def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, 
     module.__dict__.update(__builtins__=builtins, __file__=_source_file(job["code"]))
     sys.modules["solution"] = module
     sys.modules["__main__"] = types.ModuleType("__main__")
-    if job.get("prelude"):  # this process runs one program: what it finds among the builtins is its own
-        builtins.__dict__.update(prelude)
+    if job.get("prelude"):
+        module.__dict__["__builtins__"] = sys.modules["builtins"] = prelude
     try:
         _run_before(job.get("before"), module.__dict__)
         _limit_recursion(3)
@@ -409,8 +420,6 @@ _ready_files: list[tuple[io.TextIOWrapper, io.TextIOWrapper]] = []
 def warm() -> None:
     """Do ahead what every child needs; then freeze it out of the collector's sight."""
     _describe(ValueError("warm"))
-    _open_streams_too.__name__ = _open_streams_too.__qualname__ = "open"
-    builtins.open = io.open = _open_streams_too  # type: ignore[assignment]
     _ready_files.append((_text(0, "r"), _text(1, "w")))
     gc.collect()
     gc.freeze()

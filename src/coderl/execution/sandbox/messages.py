@@ -41,9 +41,10 @@ def read(raw: bytes, max_parts: int = MAX_PARTS) -> dict[str, Any]:
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > max_parts:
         raise TooLargeError(f"a message of more than {max_parts} parts")
     message = loads(raw)
-    for name, is_right in _FIELDS.items():
-        if name in message and not is_right(message[name]):
-            raise MalformedError(f"{name} = {str(message[name])[:80]}")
+    for name, value in message.items():
+        is_right = _FIELDS.get(name)
+        if is_right is not None and not is_right(value):
+            raise MalformedError(f"{name} = {str(value)[:80]}")
     if "fatal" in message and not message.get("error"):
         raise MalformedError("a program does not load, and no error says why")
     return message

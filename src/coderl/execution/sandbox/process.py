@@ -145,7 +145,8 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, flavour: int, fds: list[
             "RLIMIT_MSGQUEUE": 0,
         }
         # Elsewhere the kernel would count the user's other processes as well; forking is refused in any case.
-        | ({"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {}),
+        | ({"RLIMIT_NPROC": _NUM_THREADS + 64} if plan.namespaces else {}),
+        "child_limits": {"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {},
     }
 
 
@@ -284,10 +285,10 @@ class ZygoteProcess:
     def wait(self, limit_s: float, channel: socket.socket | None = None) -> None:
         """Wait for a report of the zygote, and read it, or for something on `channel`."""
         poll = select.poll()
-        poll.register(self.control, select.POLLIN)
+        control_fd = self.control.fileno()
+        poll.register(control_fd, select.POLLIN)
         if channel is not None:
             poll.register(channel, select.POLLIN)
-        control_fd = self.control.fileno()
         if any(fd == control_fd for fd, _event in poll.poll(limit_s * 1000)):
             self.read_report()
 

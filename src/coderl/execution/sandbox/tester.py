@@ -177,7 +177,10 @@ class _Names(dict):
         if name in _BUILTIN_NAMES:
             raise KeyError(name)
         try:
-            return self._tester.ask("name", (name,))
+            found = self._tester.ask("name", (name,))
+            if _is_remote(found) and found.__kind__ in ("function", "type"):  # data may change, these hardly do
+                self[name] = found
+            return found
         except NameError:
             try:
                 return importlib.import_module(name)

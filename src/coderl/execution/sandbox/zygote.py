@@ -114,6 +114,7 @@ class Zygote:
                 self.layers.die_with_parent()
                 if os.getppid() != self.config["pid"]:
                     os._exit(1)
+            self.layers.limit(self.config["child_limits"])  # lower than ours: a program leaves room for the next child
             if self.filter is not None:
                 self.filter.load()
             self.child.main(*mine, self.prelude)
@@ -138,8 +139,11 @@ def _send(control: socket.socket, message: dict[str, Any]) -> None:
     control.send(b"J" + json.dumps(message).encode("ascii"))
 
 
-def _prelude() -> dict[str, Any]:
-    """The names beyond the builtins that call-based problems take for granted, as their judges do."""
+def _prelude() -> types.ModuleType:
+    """The module `builtins` of a call-based program, with the names that such problems take for granted.
+
+    It is made here, once: to add three hundred names in each child would cost as much as the rest of it.
+    """
     source = """
 import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys, time
 from bisect import *
@@ -155,7 +159,9 @@ from typing import *
     names.pop("__builtins__")
     # `from math import *` hides the builtin; programs mean the builtin
     names.pop("pow", None)
-    return {name: value for name, value in names.items() if not hasattr(builtins, name)}
+    module = types.ModuleType("builtins", builtins.__doc__)
+    module.__dict__.update(names | vars(builtins))
+    return module
 
 
 def _warm(modules: list[str]) -> None:
