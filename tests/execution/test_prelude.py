@@ -6,6 +6,7 @@ from coderl.execution.config import ExecutionConfig, Job, prelude_of
 from coderl.execution.pool import Executor
 from coderl.execution.remote.client import ClientConfig, RemoteExecutor
 from coderl.execution.remote.serve import Service
+from coderl.execution.store import Keys, policy_of
 from coderl.types import AssertTest, CallTest, Outcome, StdinTest
 
 CONFIG = ExecutionConfig(num_workers=1, min_isolation="unsafe")
@@ -58,3 +59,16 @@ def test_numpy_is_only_for_who_names_it():
     assert "numpy" not in prelude_of(Job("snp = 1", READ), APPS)
     assert "import numpy as np\n" in prelude_of(Job("np.sqrt(1)", READ), APPS)
     assert prelude_of(Job("np.sqrt(1)", READ, prelude=NODE), CONFIG) == NODE
+
+
+def test_stored_verdicts_tell_preludes_and_wrapped_answers_apart():
+    jobs = [
+        Job("x", WRAPPED, "f"),
+        Job("x", WRAPPED, "f", prelude=NODE),
+        Job("x", (CallTest((1,), "a"),), "f"),
+        Job("x", (CallTest(({1: 2},), "a"),), "f"),
+        Job("x", (CallTest(({"1": 2},), "a"),), "f"),
+    ]
+    keys = Keys(policy_of(CONFIG))
+    assert len({keys.key(job) for job in jobs}) == len(jobs)
+    assert keys.key(jobs[0]) == keys.key(Job("x", WRAPPED, "f"))
