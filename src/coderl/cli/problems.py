@@ -144,3 +144,12 @@ def problems_overlap(
     if json_file:
         counts = {name: getattr(found, name) for name in ("num_disjoint", "num_mostly_shared", "num_at_most_3")}
         records.write_json(json_file, {"num_programs": total, **counts, **records.plain(found)})
+
+
+@command("problems template")
+def problems_template() -> None:
+    """Print a file of one's own problems with one of each kind and comments, to begin from.
+
+    coderl problems template > mine.jsonl
+    """
+    print(jsonl.TEMPLATE, end="")
