@@ -3,7 +3,7 @@
 import pytest
 
 from coderl.critic.model import Critic
-from coderl.critic_sampling.candidates import NoRound, PrefixRequest
+from coderl.critic_sampling.candidates import NoRound, PrefixRequest, Tools
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import critic_sample
 from coderl.critic_sampling.settings import CriticSamplingConfig
@@ -57,10 +57,12 @@ def run_search(actor, model, problem, *codes):
         return critic_sample(
             problem,
             [Program("p", i, code, tokens=tuple(model.encode_program(code))) for i, code in enumerate(codes)],
-            generator=actor,
-            critic=PrefixScorer(Critic(model, num_outcomes=2), actor.prompt),
-            repairer=RepairModel(actor),
-            run_example_tests=lambda items: run_example_tests(executor, items),
+            Tools(
+                actor,
+                PrefixScorer(Critic(model, num_outcomes=2), actor.prompt),
+                RepairModel(actor),
+                lambda items: run_example_tests(executor, items),
+            ),
             config=CriticSamplingConfig(keep="all", num_samples=3),
             seed=0,
         )

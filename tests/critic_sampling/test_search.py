@@ -13,6 +13,7 @@ from coderl.critic_sampling.candidates import (
     NoRound,
     SearchResult,
     Spend,
+    Tools,
 )
 from coderl.critic_sampling.search import critic_sample, critic_sample_many
 from coderl.critic_sampling.settings import CriticSamplingConfig
@@ -104,10 +105,7 @@ def search(codes, models, problem=PROBLEM, repairer=True, critic=True, **config)
     return critic_sample(
         problem,
         [program(code, problem.problem_id) for code in codes],
-        generator=models,
-        critic=models if critic else None,
-        repairer=models if repairer else None,
-        run_example_tests=models.run_tests,
+        Tools(models, models if critic else None, models if repairer else None, models.run_tests),
         config=CriticSamplingConfig(**config),
         seed=0,
     )
@@ -329,10 +327,7 @@ def test_a_program_that_did_not_come_from_a_model_is_not_scored_and_refined_from
     result = critic_sample(
         PROBLEM,
         [Program("p", 0, "typed by a person")],
-        generator=models,
-        critic=models,
-        repairer=None,
-        run_example_tests=models.run_tests,
+        Tools(models, models, None, models.run_tests),
         config=CriticSamplingConfig(),
         seed=0,
     )
@@ -378,10 +373,7 @@ def test_many_problems_share_one_call_of_each_model_and_come_out_as_if_alone():
     results = critic_sample_many(
         problems,
         given,
-        generator=models,
-        critic=models,
-        repairer=models,
-        run_example_tests=models.run_tests,
+        Tools(models, models, models, models.run_tests),
         config=CriticSamplingConfig(),
         seed=0,
     )
@@ -408,10 +400,7 @@ def test_a_problem_with_hidden_tests_cannot_be_searched():
         critic_sample(
             LabelledProblem(PROBLEM, PROBLEM.example_tests),
             [program("ap")],
-            generator=models,
-            critic=models,
-            repairer=models,
-            run_example_tests=models.run_tests,
+            Tools(models, models, models, models.run_tests),
             config=CriticSamplingConfig(),
             seed=0,
         )

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl import records
-from coderl.cli.reading import load_problems
 from coderl.critic_sampling.ranking import rankings
 from coderl.evaluation.pass_at_k import ProblemCounts, Summary, columns_of, percent, summarise
 from coderl.execution import ExecutionConfig
@@ -23,6 +22,7 @@ from coderl.extraction import Extract
 from coderl.interop import grade
 from coderl.stages.console import Reporter
 from coderl.stages.evaluate import problem_counts
+from coderl.stages.reading import load_problems
 from coderl.stages.stage import command
 from coderl.types import InputError, LabelledProblem
 
@@ -81,7 +81,7 @@ def evaluate(
     """
     if (samples is None) == (not (programs and verdicts)):
         raise InputError("give either --samples, or --programs and --verdicts")
-    reporter, num_bad = Reporter(), 0
+    reporter = Reporter()
     asked, num_bad = load_problems(problems, split=split, limit=limit, reporter=reporter)
     if samples is not None:
         kept = out or Path("runs") / samples.name.split(".")[0]
@@ -89,12 +89,19 @@ def evaluate(
         programs, verdicts, num_bad = (kept / "sample",), (kept,), num_bad + facts["num_bad_records"]
     counts = _counts(programs, verdicts, examples, asked)
     held = min((c.num_programs for c in counts if c.num_programs), default=1)
-    k = k or tuple(each for each in DEFAULT_KS if each <= max(held, 1))
+    k = k or tuple(each for each in DEFAULT_KS if each <= held)
     if ranking is not None and len(programs) > 1:
         raise InputError(f"--ranking {ranking}: it orders the programs of one stage, and {len(programs)} are given")
     order = None if ranking is None else rankings(ranking, verdicts[0], [c.problem_id for c in counts])
     pairs = [(n, each) for each in k if n <= each] if examples or ranking else []
     found = summarise(counts, list(k), pairs, fallback=fallback, rankings=order)
+    _print(found, against, json_file)
+    if num_bad:
+        sys.exit(1)
+
+
+def _print(found: Summary, against: str | None, json_file: Path | None) -> None:
+    """Print the scores and what is to be said of them, and write them where they are asked for."""
     if not found.scores:
         raise InputError("; ".join(found.unreached))
     Console().print(_score_table(found))
@@ -104,8 +111,6 @@ def evaluate(
         _print_paper(found)
     if json_file:
         records.write_json(json_file, records.plain(found))
-    if num_bad:
-        sys.exit(1)
 
 
 def _counts(

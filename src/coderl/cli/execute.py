@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl import records, tables
-from coderl.cli.reading import load_problems
 from coderl.evaluation.counts import CLOCKS, JUDGED
 from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig
@@ -20,6 +19,7 @@ from coderl.extraction import Extract
 from coderl.interop import grade
 from coderl.stages import execute as stage
 from coderl.stages.console import Reporter
+from coderl.stages.reading import load_problems
 from coderl.stages.stage import command
 from coderl.types import InputError, Outcome
 

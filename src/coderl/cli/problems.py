@@ -12,11 +12,11 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.cli.reading import load_problems
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.problems import jsonl
 from coderl.problems.miniapps import data as miniapps
 from coderl.stages.console import Reporter
+from coderl.stages.reading import load_problems
 from coderl.stages.stage import command
 from coderl.types import Outcome
 

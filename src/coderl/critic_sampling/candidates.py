@@ -67,6 +67,18 @@ TestRunner = Callable[[list[tuple[Problem, Program]]], Sequence[Verdict]]
 """Runs programs on the *example* tests of their problem."""
 
 
+@dataclass(frozen=True)
+class Tools:
+    """The models and the sandbox of a search."""
+
+    generator: Generator
+    critic: PrefixCritic | None
+    """Without one all values are even."""
+    repairer: Repairer | None
+    """Without one nothing is repaired."""
+    run_example_tests: TestRunner
+
+
 # ------------------------------------------------------------------------------------------------------------ results
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Annotated
 
@@ -17,15 +17,13 @@ from pydantic import Field
 
 from coderl.critic_sampling.candidates import (
     Candidate,
-    Generator,
     NoRound,
-    PrefixCritic,
     PrefixRequest,
     Repairer,
     RepairRequest,
     SearchResult,
     Spend,
-    TestRunner,
+    Tools,
 )
 from coderl.critic_sampling.refine import (
     PASSED,
@@ -48,14 +46,6 @@ Count = Annotated[int, Field(ge=1)]
 
 
 # ------------------------------------------------------------------------------------------------------------- search
-
-
-@dataclass(frozen=True)
-class _Tools:
-    generator: Generator
-    critic: PrefixCritic | None
-    repairer: Repairer | None
-    run_example_tests: TestRunner
 
 
 class _Search:
@@ -213,11 +203,8 @@ class _Search:
 def critic_sample_many(
     problems: Sequence[Problem],
     programs: Sequence[Sequence[Program]],
+    tools: Tools,
     *,
-    generator: Generator,
-    critic: PrefixCritic | None,
-    repairer: Repairer | None,
-    run_example_tests: TestRunner,
     config: CriticSamplingConfig,
     seed: int,
 ) -> list[SearchResult]:
@@ -230,19 +217,18 @@ def critic_sample_many(
     Deviation: what the paper leaves open is in the config (`keep`, `fallback`, rounds). Where nothing passes after the
         repair rounds either, the repaired programs are the last round.
     """
-    tools = _Tools(generator, critic, repairer, run_example_tests)
     searches = [_Search(p, given, config, seed) for p, given in zip(problems, programs, strict=True)]
     _judge(searches, tools)
-    if repairer is not None:
+    if tools.repairer is not None:
         for number in range(config.num_repair_rounds):
             failed = [s for s in searches if s.has_budget() and not s.passing() and s.failing()]
-            _repair_round(failed, repairer, tools, (seed, number))
+            _repair_round(failed, tools.repairer, tools, (seed, number))
     for number in range(config.num_refine_rounds):
         _refine_round([s for s in searches if s.has_budget() and s.passing()], tools, (seed, number))
     if config.fallback == "sample_more":
         _sample_more([s for s in searches if s.no_round() is not None], tools, config, seed)
     results = [s.result() for s in searches]
-    if critic is None:
+    if tools.critic is None:
         return results
     _score(((s, c.program.index) for s, r in zip(searches, results, strict=True) for c in r.returned), tools)
     return [s.result() for s in searches]
@@ -251,29 +237,17 @@ def critic_sample_many(
 def critic_sample(
     problem: Problem,
     programs: Sequence[Program],
+    tools: Tools,
     *,
-    generator: Generator,
-    critic: PrefixCritic | None,
-    repairer: Repairer | None,
-    run_example_tests: TestRunner,
     config: CriticSamplingConfig,
     seed: int,
 ) -> SearchResult:
     """Return the search of one problem: see `critic_sample_many`."""
-    (result,) = critic_sample_many(
-        [problem],
-        [programs],
-        generator=generator,
-        critic=critic,
-        repairer=repairer,
-        run_example_tests=run_example_tests,
-        config=config,
-        seed=seed,
-    )
+    (result,) = critic_sample_many([problem], [programs], tools, config=config, seed=seed)
     return result
 
 
-def _judge(searches: Sequence[_Search], tools: _Tools) -> None:
+def _judge(searches: Sequence[_Search], tools: Tools) -> None:
     """Run the example tests on the latest programs of each search."""
     todo = [(s, s.candidates[index].program) for s in searches for index in s.unjudged()]
     if not todo:
@@ -283,7 +257,7 @@ def _judge(searches: Sequence[_Search], tools: _Tools) -> None:
         search.judge(program.code, result)
 
 
-def _score(items: Iterable[tuple[_Search, int]], tools: _Tools) -> None:
+def _score(items: Iterable[tuple[_Search, int]], tools: Tools) -> None:
     """Ask the critic about candidates it has not scored yet; a text without tokens has no value."""
     todo = [(s, index) for s, index in items if index not in s.token_probs and s.candidates[index].program.tokens]
     if tools.critic is None or not todo:
@@ -293,7 +267,7 @@ def _score(items: Iterable[tuple[_Search, int]], tools: _Tools) -> None:
         search.note_score(index, score)
 
 
-def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: _Tools, name: tuple[int, int]) -> None:
+def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: Tools, name: tuple[int, int]) -> None:
     """Draw N repairs for each search, shared by its M most promising failing programs, and judge them."""
     if not searches:
         return
@@ -313,7 +287,7 @@ def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: _Tools
     _judge(searches, tools)
 
 
-def _refine_round(searches: Sequence[_Search], tools: _Tools, name: tuple[int, int]) -> None:
+def _refine_round(searches: Sequence[_Search], tools: Tools, name: tuple[int, int]) -> None:
     """Draw N programs for each search from the best prefixes of those that pass the example tests, and judge them."""
     if not searches:
         return
@@ -332,7 +306,7 @@ def _refine_round(searches: Sequence[_Search], tools: _Tools, name: tuple[int, i
     _judge(searches, tools)
 
 
-def _sample_more(searches: Sequence[_Search], tools: _Tools, config: CriticSamplingConfig, seed: int) -> None:
+def _sample_more(searches: Sequence[_Search], tools: Tools, config: CriticSamplingConfig, seed: int) -> None:
     """Draw N programs from the start for each search on which no round was possible, or as many as the tokens allow."""
     number, going = 0, [s for s in searches if s.has_budget() and s.budget]
     while going:

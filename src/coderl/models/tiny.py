@@ -82,7 +82,6 @@ def tiny_t5(
     num_layers: int = 2,
     num_heads: int = 4,
     d_ff: int | None = None,
-    d_kv: int | None = None,
     dropout: float = 0.1,
     seed: int = 0,
 ) -> LanguageModel:
@@ -94,7 +93,7 @@ def tiny_t5(
         num_decoder_layers=num_layers,
         num_heads=num_heads,
         d_ff=d_ff or 4 * d_model,
-        d_kv=d_kv or d_model // num_heads,
+        d_kv=d_model // num_heads,
         dropout_rate=dropout,
         pad_token_id=token_id(tokenizer, "pad"),
         eos_token_id=token_id(tokenizer, "eos"),

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import partial
 
 from coderl import tables
-from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate, SearchResult
+from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate, SearchResult, Tools
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import critic_sample_many
 from coderl.critic_sampling.settings import CriticSamplingConfig
@@ -61,16 +61,14 @@ def critic_sample(
     with open_executor(execution) as executor:
         for index, chunk in work.parts(returned, chunks(problems, sample.chunk_size), "critic sampling"):
             repairer = networks.actor(repair_model, prompt, sample.sampling) if repair_model else None
-            results = critic_sample_many(
-                chunk,
-                [drawn.get(p.problem_id, []) for p in chunk],
+            tools = Tools(
                 generator=networks.actor(actor, prompt, sample.sampling),
                 critic=PrefixScorer(networks.critic(critic), prompt) if critic else None,
                 repairer=RepairModel(repairer) if repairer else None,
                 run_example_tests=partial(run_example_tests, executor),
-                config=config,
-                seed=derive_seed(seed, index),
             )
+            given, own_seed = [drawn.get(p.problem_id, []) for p in chunk], derive_seed(seed, index)
+            results = critic_sample_many(chunk, given, tools, config=config, seed=own_seed)
             candidates.write(index, [candidate for result in results for candidate in result.candidates])
             searches.write(index, results)
             returned.write(index, [program for result in results for program in result.programs])

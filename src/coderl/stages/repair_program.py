@@ -10,7 +10,7 @@ from coderl import problems as data
 from coderl import records
 from coderl.critic.lines import Line, line_values, steepest_fall, token_texts
 from coderl.critic.model import Critic
-from coderl.critic_sampling.candidates import Candidate
+from coderl.critic_sampling.candidates import Candidate, Tools
 from coderl.critic_sampling.models import PrefixScorer, RepairModel
 from coderl.critic_sampling.search import critic_sample
 from coderl.critic_sampling.settings import CriticSamplingConfig
@@ -86,10 +86,8 @@ def repair_program(
     config = CriticSamplingConfig(num_samples=num_samples, num_refine_rounds=0, keep="all")
     with open_executor(execution) as executor:
         run = partial(run_example_tests, executor)
-        found = critic_sample(
-            problem, [program], generator=repairer.actor, critic=critic, repairer=repairer, run_example_tests=run,
-            config=config, seed=seed,
-        )  # fmt: skip
+        tools = Tools(repairer.actor, critic, repairer, run)
+        found = critic_sample(problem, [program], tools, config=config, seed=seed)
         given = found.candidates[0]
         if given.result is None:
             (again,) = run([(problem, program)])

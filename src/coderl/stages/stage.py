@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -273,9 +274,14 @@ class Stage:
             bound.apply_defaults()
             values, reporter = dict(bound.arguments), Reporter()
             out = values.pop("out")
-            if "problems" in values:
-                values["problems"] = self._problems(values)
+            num_bad = 0
+            if values.get("problems") is not None:
+                values["problems"], num_bad = self._problems(values, reporter)
+            else:
+                values = {name: value for name, value in values.items() if name not in ("split", "limit")}
             reporter.facts(self(out, reporter=reporter, **values), out)
+            if num_bad:
+                sys.exit(1)
 
         command.__doc__ = self.function.__doc__
         command.__name__ = self.function.__name__
@@ -283,15 +289,15 @@ class Stage:
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
-    def _problems(self, values: dict[str, Any]) -> Sequence[Problem] | Sequence[LabelledProblem] | None:
-        from coderl import problems as data
+    def _problems(self, values: dict[str, Any], reporter: Reporter) -> tuple[Sequence[Any], int]:
+        """Return the problems that the flags name, as the stage is given them, and how many cannot be used."""
+        from coderl.stages.reading import load_problems
 
-        source, split, limit = values["problems"], values.pop("split"), values.pop("limit")
-        if source is None:
-            return None
-        found, mark = data.load(source, split=split, limit=limit), self.inputs["problems"]
+        asked = {name: values.pop(name) for name in ("split", "limit")}
+        found, num_bad = load_problems(values["problems"], **asked, reporter=reporter)
+        mark = self.inputs["problems"]
         assert isinstance(mark, ProblemsInput)
-        return [p.problem for p in found] if mark.is_bare else found
+        return [p.problem for p in found] if mark.is_bare else found, num_bad
 
 
 def stage(function: Callable[..., Facts]) -> Stage:

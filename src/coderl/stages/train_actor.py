@@ -9,6 +9,7 @@ from statistics import fmean
 
 from coderl import tables
 from coderl.engines.actor import Actor
+from coderl.models.lm import LanguageModel
 from coderl.prompts import PromptConfig
 from coderl.rl import staged
 from coderl.rl.canaries import gradient_norms, kl_to_reference
@@ -19,7 +20,7 @@ from coderl.stages.rollouts import by_problem, rollouts_of, sample_canaries
 from coderl.stages.stage import Facts, Labelled, ModelSource, Programs, Scores, Verdicts, Work, stage
 from coderl.stages.warm_start import solution_examples
 from coderl.training.losses import ActorExample
-from coderl.types import InputError
+from coderl.types import InputError, Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,10 @@ def train_actor(
     loaded = Actor(networks.own_language_model(actor), prompt)
     encoded = {p.problem.problem_id: tuple(loaded.encode_prompt(p.problem)) for p in problems}
     pools = [rollouts_of(*folders) for folders in _pools(programs, verdicts, scores, returns)]
+    drawn_by = list(policies) or [actor] * len(pools)
     samples: list[ActorExample] = []
-    for age, (pool, policy) in enumerate(zip(reversed(pools), reversed(policies or [actor] * len(pools)), strict=True)):
-        groups = by_problem(pool).values()
-        found = [e for group in groups for e in actor_examples(group, loaded.model, encoded, returns)]
-        found = [replace(sample, staleness=age) for sample in found]
+    for age, (pool, policy) in enumerate(zip(reversed(pools), reversed(drawn_by), strict=True)):
+        found = _samples_of(pool, age, loaded.model, encoded, returns)
         if config.clip_range is not None:
             found = staged.with_log_probs(networks.language_model(policy), found)
         samples = found + samples
@@ -96,8 +96,6 @@ def train_actor(
     loaded.model.save(work.folder / "model")
     used = sum(any(s.token_returns) for s in samples)
     facts |= {"num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
-    if facts["pass_rate"] == 0:
-        work.reporter.say("  none of the samples passed: there was nothing right among them to learn from")
     for line in canary_lines(facts):
         work.reporter.say("  " + line)
     return facts
@@ -115,15 +113,26 @@ def _pools(
     return list(zip(programs, verdicts, scores or [None] * len(programs), strict=True))
 
 
-def canary_lines(facts: Facts) -> tuple[str, str]:
+def _samples_of(
+    pool: Sequence[Rollout], age: int, model: LanguageModel, prompts: dict[str, tuple[int, ...]], returns: ReturnsConfig
+) -> list[ActorExample]:
+    """Return the samples of a pool, each with what its tokens earned and the rounds since it was drawn."""
+    groups = by_problem(pool).values()
+    found = [example for group in groups for example in actor_examples(group, model, prompts, returns)]
+    return [replace(sample, staleness=age) for sample in found]
+
+
+def canary_lines(facts: Facts) -> list[str]:
     """Return what a person should see of each round: how its samples fared, and what training on them did."""
-    return (
+    nothing = ["none of the samples passed: there was nothing right among them to learn from"]
+    return [
+        *(nothing if facts["pass_rate"] == 0 else []),
         f"samples: {facts['pass_rate']:.1%} pass, {facts['compile_error_rate']:.1%} do not compile, "
         f"{facts['unique_share']:.0%} unique, {facts['mean_tokens']:.0f} tokens",
         f"training: {facts['zero_return_share']:.0%} earn nothing; gradient of gains "
         f"{facts['grad_norm_positive']:.2g}, of losses {facts['grad_norm_negative']:.2g}; "
         f"KL {facts['kl_to_reference']:.3f} a token",
-    )
+    ]
 
 
 def _write_samples(folder: Path, samples: Sequence[ActorExample]) -> None:

@@ -22,13 +22,23 @@ from coderl.types import InputError
 CLOCKS = frozenset({"cpu_s", "wall_s"})
 """Columns and figures that no two runs share."""
 CLOCK_TABLES = frozenset({"costs"})
-BOUNDS = (
-    "--problems.num-train=40", "--problems.num-validation=8", "--problems.num-test=4", "--rounds.problems-per-round=6",
-    "--rounds.num-rounds=2", "--rounds.sample.num-samples=3", "--evaluation.num-samples=2", "--evaluation.ks=[1]",
-    "--warm-start.optim.num-steps=4", "--warm-start.optim.checkpoint-every-steps=1",
-    "--actor-training.optim.num-steps=4", "--actor-training.optim.checkpoint-every-steps=1",
-    "--evaluation.ce-control=false", "--critic-sampling=none", "--repair=none",
-)  # fmt: skip
+BOUNDS = [
+    "--problems.num-train=40",
+    "--problems.num-validation=8",
+    "--problems.num-test=4",
+    "--rounds.problems-per-round=6",
+    "--rounds.num-rounds=2",
+    "--rounds.sample.num-samples=3",
+    "--evaluation.num-samples=2",
+    "--evaluation.ks=1",
+    "--warm-start.optim.num-steps=4",
+    "--warm-start.optim.checkpoint-every-steps=1",
+    "--actor-training.optim.num-steps=4",
+    "--actor-training.optim.checkpoint-every-steps=1",
+    "--evaluation.ce-control=false",
+    "--critic-sampling=none",
+    "--repair=none",
+]
 """What makes any recipe small enough to run three times over; the control ends after a time and is left out."""
 POLL_S = 0.005
 
