@@ -10,7 +10,6 @@ from coderl.prompts import (
     actor_parts,
     actor_prompt,
     actor_target,
-    critic_prompt,
     extract_program,
     fit,
     repair_prompt,
@@ -97,11 +96,6 @@ def test_the_humaneval_prompt_is_the_code_itself():
         actor_prompt(STDIN, "humaneval")
 
 
-def test_the_critic_reads_what_the_actor_reads():
-    for style in ("default", "apps_train", "apps_generate", "chatml"):
-        assert critic_prompt(MBPP, style) == actor_prompt(MBPP, style)
-
-
 def test_repair_prompts():
     parts = repair_prompt(STDIN, "print(x)", Outcome.RUNTIME_ERROR, "nameerror", "name 'x' is not defined\n")
     assert parts.text() == (
@@ -128,7 +122,6 @@ def test_an_endless_message_is_cut():
     "call",
     [
         actor_prompt,
-        critic_prompt,
         actor_parts,
         lambda p: actor_target(p, "x"),
         lambda p: extract_program("x", p),

@@ -71,11 +71,6 @@ def actor_prompt(problem: Problem, style: PromptStyle = "default") -> str:
     return actor_parts(problem, style).text()
 
 
-def critic_prompt(problem: Problem, style: PromptStyle = "default") -> str:
-    """Return what the critic reads: the same as the actor, whose programs it judges."""
-    return actor_prompt(problem, style)
-
-
 def actor_parts(problem: Problem, style: PromptStyle = "default") -> PromptParts:
     """Return the actor's prompt in parts, for `fit`.
 

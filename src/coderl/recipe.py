@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict as FromDict
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.settings import SampleConfig, SamplingConfig
@@ -96,6 +96,12 @@ class EvaluationConfig(Config):
     """Draw plain samples of as many tokens as critic sampling, and rank both, for curves at equal cost."""
     control_beside: bool = False
     """Train the control in a process beside the other evaluations: for machines with a core to spare."""
+
+    @model_validator(mode="after")
+    def _has_one_place_for_temperatures(self) -> EvaluationConfig:
+        if self.sampling.temperature != SamplingConfig().temperature:
+            raise ValueError("sampling.temperature is not used here: give evaluation.temperatures")
+        return self
 
 
 class RunConfig(Config):

@@ -189,19 +189,20 @@ _KNOWN: dict[tuple[int, int, int, int], str] = {}
 """The hashes of files that this process has read or written, by what tells that a file is the same and unchanged."""
 
 
-def _state(path: Path) -> tuple[int, int, int, int]:
+def file_state(path: Path) -> tuple[int, int, int, int]:
+    """Return what stays the same as long as a file is the same and unchanged, wherever it is moved."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def remember_hash(path: Path, digest: str) -> None:
     """Note the hash of a file that was just written, so that it need not be read to be known."""
-    _KNOWN[_state(path)] = digest
+    _KNOWN[file_state(path)] = digest
 
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, which are read only if this process has not written or hashed them."""
-    known = _KNOWN.get(_state(path))
+    known = _KNOWN.get(file_state(path))
     if known is None:
         known = _read_hash(path)
         remember_hash(path, known)
@@ -347,11 +348,21 @@ def _short(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------------- JSON lines
 
 
+_APPENDED: dict[Path, Any] = {}
+"""The running hash of each file that this process appends to."""
+
+
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON line (training metrics; a torn last line is ignored by `read_jsonl`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(plain(record), default=float) + "\n")
+    line = (json.dumps(plain(record), default=float) + "\n").encode()
+    with path.open("ab") as file:
+        if file.tell() == 0 or path not in _APPENDED:
+            _APPENDED[path] = hashlib.sha256(path.read_bytes())
+        _KNOWN.pop(file_state(path), None)
+        file.write(line)
+    _APPENDED[path].update(line)
+    remember_hash(path, _APPENDED[path].hexdigest())
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import types
 import typing
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coderl.records import atomic_path, remember_hash
+from coderl.records import atomic_path, file_state, remember_hash
 from coderl.types import InputError
 
 Row = TypeVar("Row")
@@ -53,12 +54,11 @@ def _parts(row_type: Any) -> Iterator[tuple[str, Any, str | int]]:
         yield from ((str(at), hint, at) for at, hint in enumerate(typing.get_args(row_type)))
     else:
         hints = typing.get_type_hints(row_type)
-        names = row_type._fields if hasattr(row_type, "_fields") else [f.name for f in dataclasses.fields(row_type)]
-        yield from ((name, hints[name], name) for name in names)
+        yield from ((field.name, hints[field.name], field.name) for field in dataclasses.fields(row_type))
 
 
 def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, "_fields"))
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 def _without_none(hint: Any) -> Any:
@@ -148,6 +148,27 @@ def _optional(build: Callable[[dict[str, Any]], Any], prefix: str) -> Callable[[
     return made
 
 
+# What a process has written or read it need not read again: the next stage finds short tables in memory.
+
+MAX_HELD_BYTES = 256 << 20
+"""Of all tables in memory together."""
+MAX_TABLE_BYTES = 32 << 20
+"""A longer table is streamed from its file each time."""
+_HELD: OrderedDict[tuple[int, ...], pa.Table] = OrderedDict()
+
+
+def _with(held: list[pa.Table], more: pa.Table) -> list[pa.Table]:
+    """Return the groups of a table so far; none once it is too long to be held."""
+    is_short = sum(table.nbytes for table in held) + more.nbytes <= MAX_TABLE_BYTES
+    return [*held, more] if is_short else []
+
+
+def _hold(part: Path, table: pa.Table) -> None:
+    _HELD[file_state(part)] = table
+    while sum(held.nbytes for held in _HELD.values()) > MAX_HELD_BYTES:
+        _HELD.popitem(last=False)
+
+
 class _HashingFile:
     """A file that is written from beginning to end, and hashed as it is."""
 
@@ -174,18 +195,21 @@ def write_table(
 ) -> int:
     """Write rows to a Parquet file, streaming, all of it or nothing; return how many."""
     columns = columns_of(row_type, without)
-    schema, count = _schema(columns), 0
+    schema, count, held = _schema(columns), 0, list[pa.Table]()
     with atomic_path(path) as temporary:
         file = _HashingFile(temporary)
         try:
             with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as writer:
                 for group in grouped(rows, group_size):
                     values = {c.name: [_value(row, c.path) for row in group] for c in columns}
-                    writer.write_table(pa.table(values, schema=schema))
-                    count += len(group)
+                    table = pa.table(values, schema=schema)
+                    writer.write_table(table)
+                    held, count = _with(held, table), count + len(group)
         finally:
             digest = file.close()
         remember_hash(temporary, digest)
+    if held or not count:
+        _hold(path, pa.concat_tables(held) if held else schema.empty_table())
     return count
 
 
@@ -237,24 +261,28 @@ def read_columns(
     schema = _schema(columns)
     required = [c.name for c in columns if type(None) not in typing.get_args(c.hint)]
     for part in parts_of(path):
-        file = _open_table(part)
-        missing = {c.name for c in columns} - set(file.schema_arrow.names)
-        if missing:
-            raise InputError(f"{part}: lacks the columns {sorted(missing)} of {_name(row_type)}")
-        batches = file.iter_batches(batch_size=batch_size, columns=schema.names)
-        while True:
-            try:
-                batch = next(batches, None)
-                batch = None if batch is None else batch.select(schema.names).cast(schema)
-            except (pa.ArrowException, OSError) as error:
-                reason = " ".join(str(error).split())
-                raise InputError(f"{part}: cannot be read as {_name(row_type)} ({reason})") from None
-            if batch is None:
-                break
+        for batch in _batches(part, schema, row_type, batch_size):
             for name in required:
                 if batch[name].null_count:
                     raise InputError(f"{part}: a row of {_name(row_type)} lacks its {name}")
             yield batch
+
+
+def _batches(part: Path, schema: pa.Schema, row_type: Any, batch_size: int) -> Iterator[pa.RecordBatch]:
+    """Yield the columns of a schema, from memory where the table is held there."""
+    source = _open_table(part)
+    names = source.schema.names if isinstance(source, pa.Table) else source.schema_arrow.names
+    missing = set(schema.names) - set(names)
+    if missing:
+        raise InputError(f"{part}: lacks the columns {sorted(missing)} of {_name(row_type)}")
+    try:
+        if isinstance(source, pa.Table):
+            yield from source.select(schema.names).cast(schema).to_batches(max_chunksize=batch_size)
+        else:
+            for batch in source.iter_batches(batch_size=batch_size, columns=schema.names):
+                yield batch.select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{part}: cannot be read as {_name(row_type)} ({' '.join(str(error).split())})") from None
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -272,14 +300,28 @@ def parts_of(path: Path) -> list[Path]:
 
 def num_rows(path: Path) -> int:
     """Return how many rows a table has, without reading them."""
-    return sum(_open_table(part).metadata.num_rows for part in parts_of(path))
+    return sum(s.num_rows if isinstance(s := _open_table(p), pa.Table) else s.metadata.num_rows for p in parts_of(path))
 
 
-def _open_table(part: Path) -> pq.ParquetFile:
+def _open_table(part: Path) -> pa.Table | pq.ParquetFile:
+    """Return a table that is held in memory, or a short one that is now; of a longer one its file."""
+    held = _HELD.get(file_state(part))
+    if held is not None:
+        return held
+    return _read(part)
+
+
+def _read(part: Path) -> pa.Table | pq.ParquetFile:
     try:
-        return pq.ParquetFile(part)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{part}: not a readable Parquet file ({error})") from None
+        file = pq.ParquetFile(part)
+        groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        if sum(groups) > MAX_TABLE_BYTES:
+            return file
+        table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{part}: not a readable Parquet file ({' '.join(str(error).split())})") from None
+    _hold(part, table)
+    return table
 
 
 class PartedTable:

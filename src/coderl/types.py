@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 
 class Outcome(IntEnum):
@@ -116,7 +116,8 @@ class Program:
         return ProgramKey(self.problem_id, self.kind, self.index)
 
 
-class ProgramKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ProgramKey:
     """What names a program among those of a stage: the columns by which tables about programs are joined."""
 
     problem_id: str

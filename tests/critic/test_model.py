@@ -191,7 +191,7 @@ def test_save_and_load(tiny, tmp_path, num_outcomes, pooling):
     critic.save(tmp_path / "critic")
     other = Critic.load(tmp_path / "critic")
     assert other.temperature.item() == 1.75
-    assert (other.num_outcomes, other.pooling, other.is_binary) == (num_outcomes, pooling, num_outcomes == 2)
+    assert (other.num_outcomes, other.pooling) == (num_outcomes, pooling)
     batch = critic.model.collate(PROMPTS, PROGRAMS)
     assert torch.equal(other.program_logits(batch), critic.program_logits(batch))
 

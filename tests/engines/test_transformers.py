@@ -10,7 +10,7 @@ from coderl.engines.cache import GrowingLayer, new_cache
 from coderl.engines.decoding import Decoder
 from coderl.engines.drawing import draw, row_uniforms
 from coderl.engines.settings import SamplingConfig
-from coderl.engines.transformers import TransformersEngine, greedy, sample
+from coderl.engines.transformers import greedy, sample
 from coderl.models.lm import LanguageModel
 from coderl.models.tiny import tiny_llama, tiny_t5, train_tokenizer
 from coderl.types import InputError
@@ -361,13 +361,3 @@ def test_config_refuses(bad):
 
 def test_no_prompts_no_programs(model):
     assert sample(model, [], num_samples=3, seed=0) == []
-
-
-def test_engine_is_the_functions(model, prompts):
-    engine = TransformersEngine(model, EXACT)
-    prefixes = [[100]] * 4
-    assert engine.sample(prompts, num_samples=2, seed=1) == sample(model, prompts, num_samples=2, config=EXACT, seed=1)
-    assert engine.greedy(prompts) == greedy(model, prompts, config=EXACT)
-    assert engine.continue_prefixes(prompts, prefixes, num_samples=2, seed=1) == sample(
-        model, prompts, num_samples=2, config=EXACT, seed=1, prefixes=prefixes
-    )

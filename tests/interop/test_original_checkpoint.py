@@ -81,7 +81,7 @@ def test_a_binary_critic_uses_the_first_two_of_four_outputs(backbone, error_head
     four, two = (original_checkpoint.load_critic(folder, tokenizer, binary=b) for b in (False, True))
     batch = four.model.collate([[5, 2]], [[1, 40, 2]])
     torch.testing.assert_close(two.program_logits(batch), four.program_logits(batch)[:, :2])
-    assert two.is_binary
+    assert two.num_outcomes == 2
 
 
 def test_an_actor_generates_with_its_own_head(backbone, tokenizer, tmp_path):

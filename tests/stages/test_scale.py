@@ -93,7 +93,7 @@ def test_programs_are_read_without_their_tokens(data: Path, tmp_path: Path, monk
 
 
 def test_a_samples_file_becomes_parts_of_bounded_size(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stage, "_PART_ROWS", 3)
+    monkeypatch.setattr(grade, "PART_ROWS", 3)
     names = [f"{i:04d}" for i in (1, 10, 2, 1, 10, 3, 1)]  # 10 has no tests
     lines = [json.dumps({"task_id": name, "solution": f"print({int(name)})"}) + "\n" for name in names]
     (tmp_path / "samples.jsonl").write_text("".join(lines))

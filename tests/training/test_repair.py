@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coderl.training.losses import CrossEntropyExample
-from coderl.training.repair import nearest_text, repair_pairs, train_repair
+from coderl.training.repair import nearest_text, repair_pairs
 from coderl.training.settings import OptimConfig, WarmStartConfig
+from coderl.training.warm_start import warm_start
 
 
 def test_similarity_by_hand():
@@ -24,8 +25,7 @@ def test_each_failed_program_gets_its_nearest_solution():
     assert all(p.similarity > 0.9 for p in pairs)
 
 
-def test_far_pairs_are_left_out_and_no_solutions_give_no_pairs():
-    assert [p.failed_index for p in repair_pairs(["xyz", "abcx"], ["abcd"], min_similarity=0.5)] == [1]
+def test_no_solutions_give_no_pairs():
     assert repair_pairs(["abc"], []) == []
 
 
@@ -44,6 +44,6 @@ def test_it_learns_to_answer_a_failed_program_with_its_solution(tiny):
     """The prompt holds the failed program; two of them have two different solutions."""
     examples = [CrossEntropyExample((30, 2), (40, 41, 2)), CrossEntropyExample((31, 2), (50, 51, 2))]
     config = WarmStartConfig(optim=OptimConfig(learning_rate=1e-2, batch_size=2, num_steps=40))
-    steps = list(train_repair(tiny(), examples, config))
+    steps = list(warm_start(tiny(), examples, config))
     assert steps[-1].loss < 0.3 * steps[0].loss
     assert steps[-1].loss == pytest.approx(steps[-1].metrics["ce_loss"])

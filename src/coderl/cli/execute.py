@@ -82,7 +82,13 @@ def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:
     records.write_jsonl(
         first / "flips.jsonl",
         (
-            {"problem_id": at[0], "kind": at[1], "index": at[2], name: _outcome_name(a), other_name: _outcome_name(b)}
+            {
+                "problem_id": at.problem_id,
+                "kind": at.kind,
+                "index": at.index,
+                name: _outcome_name(a),
+                other_name: _outcome_name(b),
+            }
             for at, a, b in flips
         ),
     )

@@ -86,11 +86,6 @@ class Critic(nn.Module):
         """How many numbers of the linear layer's input are states; likelihoods come after them."""
         return self.model.hidden_size * (3 if self.pooling == "prefix" else 1)
 
-    @property
-    def is_binary(self) -> bool:
-        """True for the critic of critic sampling, which knows passed and not passed only."""
-        return self.num_outcomes == 2
-
     def token_logits(self, batch: Batch) -> Float[Tensor, "B T U"]:
         """Return the outcome logits of each prefix w_1..w_t; after the program's end they mean nothing.
 

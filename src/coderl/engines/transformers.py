@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,46 +21,6 @@ from coderl.types import InputError
 Tokens = Sequence[int]
 DROP_BELOW = 0.75
 """Finished rows leave the batch when so much of it or less is still under way: leaving copies the cache."""
-
-
-class Engine(Protocol):
-    """What draws programs: as token tuples, with the end of sequence where it was drawn, and with the prefix."""
-
-    def sample(self, prompts: Sequence[Tokens], *, num_samples: int, seed: int) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs of each prompt."""
-        ...
-
-    def greedy(self, prompts: Sequence[Tokens]) -> list[tuple[int, ...]]:
-        """Return the likeliest-token program of each prompt."""
-        ...
-
-    def continue_prefixes(
-        self, prompts: Sequence[Tokens], prefixes: Sequence[Tokens], *, num_samples: int, seed: int
-    ) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs that begin with each prefix."""
-        ...
-
-
-@dataclass(frozen=True)
-class TransformersEngine:
-    """The engine that samples with the actor's own weights, whatever their architecture."""
-
-    model: LanguageModel
-    config: SamplingConfig = field(default_factory=SamplingConfig)
-
-    def sample(self, prompts: Sequence[Tokens], *, num_samples: int, seed: int) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs of each prompt."""
-        return sample(self.model, prompts, num_samples=num_samples, config=self.config, seed=seed)
-
-    def greedy(self, prompts: Sequence[Tokens]) -> list[tuple[int, ...]]:
-        """Return the likeliest-token program of each prompt."""
-        return greedy(self.model, prompts, config=self.config)
-
-    def continue_prefixes(
-        self, prompts: Sequence[Tokens], prefixes: Sequence[Tokens], *, num_samples: int, seed: int
-    ) -> list[list[tuple[int, ...]]]:
-        """Return `num_samples` programs that begin with each prefix."""
-        return sample(self.model, prompts, num_samples=num_samples, config=self.config, seed=seed, prefixes=prefixes)
 
 
 def greedy(

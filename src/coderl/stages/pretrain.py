@@ -86,7 +86,7 @@ def pretrain(
         ("masked_span", config.masked_span),
         ("next_token", config.next_token),
     ]
-    objectives = [(name, optim) for name, optim in asked if optim is not None]
+    objectives: list[tuple[Objective, OptimConfig]] = [(name, optim) for name, optim in asked if optim is not None]
     if not objectives:
         raise InputError("nothing to do: give settings of masked_span or next_token, such as --next-token.num-epochs 1")
     if config.corpus:

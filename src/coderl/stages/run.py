@@ -40,6 +40,7 @@ from coderl.stages.train_actor import train_actor
 from coderl.stages.train_critic import measure_critic, train_critic
 from coderl.stages.train_repair import train_repair
 from coderl.stages.warm_start import warm_start
+from coderl.training.settings import CriticConfig
 from coderl.types import LabelledProblem, Problem
 
 MORE_SAMPLES = 1.5
@@ -175,7 +176,7 @@ def draw(
 def reinforced(run: Run, warm: Path | str) -> Path | str:
     """Return the actor after all rounds of sampling, execution, critic and actor training."""
     config, rounds = run.config, run.config.rounds
-    actor, critic = warm, warm if config.critic.init == "actor" else config.critic.init
+    actor, critic = warm, _init_of(config.critic, warm)
     order = list(run.splits.tested)
     random.Random(run.seed("order")).shuffle(order)
     size = min(rounds.problems_per_round or len(order), len(order))
@@ -203,6 +204,11 @@ def reinforced(run: Run, warm: Path | str) -> Path | str:
     if selection is None or not selection.rates:
         return actor
     return selection.actors[selection.kept]
+
+
+def _init_of(critic: CriticConfig, warm: Path | str) -> Path | str:
+    """Return what a critic begins as: a copy of the warm start, or the model that the recipe names."""
+    return warm if critic.init == "actor" else critic.init
 
 
 def _judge(run: Run, selection: Selection | None, name: str, actor: Path | str) -> bool:
@@ -293,7 +299,8 @@ def search(run: Run, warm: Path | str, actor: Path | str) -> None:
         pools.append((pool.programs, pool.verdicts))
     drawn = {"programs": [p for p, _ in pools], "verdicts": [v for _, v in pools], "prompt": config.prompt}
     learnt = {"problems": splits.tested, "config": config.binary_critic, "binary": True}
-    critic = run.do(train_critic, "binary-critic", init=warm, **learnt, **drawn) / "model"
+    init = _init_of(config.binary_critic, warm)
+    critic = run.do(train_critic, "binary-critic", init=init, **learnt, **drawn) / "model"
     repair_model = None
     if config.repair:
         learnt = {"problems": splits.train, "config": config.repair, "seed": run.seed("repair")}

@@ -210,10 +210,14 @@ class Stage:
         Raises:
             InputError: an input is not there.
         """
+        hashes = {name: mark.digest(given[name]) for name, mark in self.inputs.items()}
+        return self.request_of_settings(given), hashes
+
+    def request_of_settings(self, given: dict[str, Any]) -> Facts:
+        """Return the settings that decide the stage's result."""
         marks = {name: getattr(hint, "__metadata__", ()) for name, hint in self.settings.items()}
         decide = [name for name, of in marks.items() if not any(isinstance(mark, Incidental) for mark in of)]
-        hashes = {name: mark.digest(given[name]) for name, mark in self.inputs.items()}
-        return {name: decisive(given[name]) for name in decide}, hashes
+        return {name: decisive(given[name]) for name in decide}
 
     def __call__(self, out: Path, *, reporter: Reporter | None = None, title: str | None = None, **given: Any) -> Facts:
         """Do the stage's work in the folder `out` unless it was done before; return its facts.
@@ -296,7 +300,7 @@ def stage(function: Callable[..., Facts]) -> Stage:
 
 
 def command(name: str) -> Callable[[Function], Function]:
-    """Mark a function as the subcommand `name` (or `group name`) that is no stage; `coderl.cli` finds it by the mark."""
+    """Mark a function as the subcommand `name` (or `group name`), which `coderl.cli` finds by the mark."""
     return lambda function: function
 
 

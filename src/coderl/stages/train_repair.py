@@ -11,9 +11,10 @@ from coderl.prompts import PromptConfig
 from coderl.stages.networks import own_language_model
 from coderl.stages.stage import Facts, Labelled, ModelSource, Programs, Verdicts, Work, stage
 from coderl.stages.train_critic import pooled
-from coderl.training import repair as training
 from coderl.training.losses import CrossEntropyExample
+from coderl.training.repair import repair_pairs
 from coderl.training.settings import RepairConfig
+from coderl.training.warm_start import warm_start
 from coderl.types import InputError, LabelledProblem, Outcome, Problem, Rollout
 
 
@@ -55,7 +56,7 @@ def train_repair(
             examples.append(CrossEntropyExample(tuple(source), loaded.encode_solution(problem, solution)))
     facts: Facts = {"num_pairs": len(examples), "num_steps": 0}
     if examples:
-        steps = training.train_repair(loaded.model, examples, config.training, checkpoint_dir=work.checkpoints)
+        steps = warm_start(loaded.model, examples, config.training, checkpoint_dir=work.checkpoints)
         title = f"repairing {len(examples)} failed programs"
         facts |= work.log_steps(steps, title, total=config.training.optim.num_steps)
     loaded.model.save(work.folder / "model")
@@ -78,6 +79,6 @@ def failed_pairs(
         group = list(drawn.get(labelled.problem.problem_id, {}).values())
         right = [r.program.code for r in group if r.outcome is Outcome.PASSED_TEST] if use_samples else []
         failed = [r for r in group if r.outcome is not Outcome.PASSED_TEST]
-        for pair in training.repair_pairs([r.program.code for r in failed], [*labelled.solutions, *right]):
+        for pair in repair_pairs([r.program.code for r in failed], [*labelled.solutions, *right]):
             found.append((labelled.problem, failed[pair.failed_index], pair.solution))
     return found
