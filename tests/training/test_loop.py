@@ -259,7 +259,7 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from coderl import lm
+from coderl.models import tiny as tiny_models
 from coderl.training import losses
 from coderl.training.loop import train
 from coderl.training.losses import CrossEntropyExample

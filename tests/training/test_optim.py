@@ -1,11 +1,12 @@
 """Rates, order and limits of the loop, by hand."""
 
 import pytest
+import torch
 from pydantic import ValidationError
 from torch import nn
 
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches
+from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches, suitable_rate
 from coderl.training.settings import OptimConfig
 
 
@@ -62,7 +63,7 @@ def test_the_first_limit_reached_ends_a_run():
 @pytest.mark.parametrize("optimiser", ["adamw", "adafactor"])
 def test_norms_and_biases_do_not_decay(tiny, optimiser):
     model = nn.ModuleDict({"lm": tiny(), "head": nn.Linear(3, 2)})
-    decaying, others = build_optimiser(model, OptimConfig(optimiser=optimiser, weight_decay=0.05)).param_groups
+    decaying, others = build_optimiser(model, OptimConfig(optimiser=optimiser, learning_rate=1e-3, weight_decay=0.05)).param_groups
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
     names = {id(p): name for name, p in model.named_parameters()}
     kept = {names[id(p)] for p in others["params"]}
@@ -74,7 +75,7 @@ def test_norms_and_biases_do_not_decay(tiny, optimiser):
 def test_frozen_weights_are_left_out():
     layer = nn.Linear(3, 2)
     layer.weight.requires_grad_(False)
-    assert [len(g["params"]) for g in build_optimiser(layer, OptimConfig()).param_groups] == [0, 1]
+    assert [len(g["params"]) for g in build_optimiser(layer, OptimConfig(learning_rate=1e-3)).param_groups] == [0, 1]
 
 
 def test_settings_that_cannot_be_met_are_refused():
@@ -84,3 +85,21 @@ def test_settings_that_cannot_be_met_are_refused():
         OptimConfig(learning_rate=0)
     with pytest.raises(ValidationError, match="learnin_rate"):
         OptimConfig(learnin_rate=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("num_weights", "optimiser", "share", "rate"),
+    [
+        (770_000_000, "adamw", 1.0, 2e-5),  # the paper's
+        (7_700_000, "adamw", 1.0, 2e-4),  # a hundredth of the weights, ten times the rate
+        (7_700, "adamw", 1.0, 2e-3),  # at most
+        (7_700_000, "adamw", 0.1, 2e-5),
+        (7_700_000, "adafactor", 1.0, 0.01),
+    ],
+)
+def test_a_rate_that_is_not_given_suits_the_number_of_weights(num_weights, optimiser, share, rate):
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.empty(num_weights, device="meta"))
+    config = suitable_rate(OptimConfig(optimiser=optimiser), model, share)
+    assert config.learning_rate == pytest.approx(rate)
+    assert suitable_rate(OptimConfig(learning_rate=0.5), model).learning_rate == 0.5

@@ -23,5 +23,5 @@ def test_the_papers_reduction_counts_programs_not_tokens(tiny, examples):
 
 def test_the_defaults_are_the_papers():
     optim = WarmStartConfig().optim
-    assert (optim.learning_rate, optim.batch_size, optim.num_epochs) == (2e-5, 64, 10)
+    assert (optim.batch_size, optim.num_epochs) == (64, 10)  # and 2e-5 for 770 million weights: see test_optim
     assert (optim.warmup_steps, optim.schedule, optim.power, optim.min_learning_rate) == (500, "polynomial", 0.5, 1e-5)

@@ -30,7 +30,7 @@ class ReturnsConfig(Config):
 class ActorTrainingConfig(Config):
     """L = rl_weight * L_rl + ce_weight * L_ce, and what is added to it beyond the paper."""
 
-    optim: OptimConfig = OptimConfig(learning_rate=2e-6, batch_size=32, num_epochs=1)
+    optim: OptimConfig = OptimConfig(batch_size=32, num_epochs=1)
     """`batch_size` counts samples; solutions come on top, see `solution_share`."""
     rl_weight: float = Field(default=1.0, ge=0)
     ce_weight: float = Field(default=1.0, ge=0)

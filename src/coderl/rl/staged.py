@@ -18,6 +18,7 @@ from coderl.rl.settings import ActorTrainingConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
 from coderl.training.losses import ActorExample, CrossEntropyExample
+from coderl.training.optim import suitable_rate
 from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
@@ -90,11 +91,12 @@ def train_actor(
     if not kept:
         return
     dropped_share = num_dropped / len(samples)
+    optim = suitable_rate(config.optim, actor, share=0.1)
     steps = train(
         actor,
-        step_examples(kept, solutions if config.ce_weight else (), config.optim, config.solution_share),
+        step_examples(kept, solutions if config.ce_weight else (), optim, config.solution_share),
         partial(actor_loss_of, config=config, reference=reference),
-        config.optim,
+        optim,
         checkpoint_dir=checkpoint_dir,
         length_of=lambda example: losses.num_tokens(example.sample),
         validate=validate,

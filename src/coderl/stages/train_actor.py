@@ -96,6 +96,8 @@ def train_actor(
     loaded.model.save(work.folder / "model")
     used = sum(any(s.token_returns) for s in samples)
     facts |= {"num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
+    if facts["pass_rate"] == 0:
+        work.reporter.say("  none of the samples passed: there was nothing right among them to learn from")
     for line in canary_lines(facts):
         work.reporter.say("  " + line)
     return facts

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches
+from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches, suitable_rate
 from coderl.training.settings import OptimConfig
 
 E = TypeVar("E")
@@ -117,6 +117,7 @@ def train(
         InputError: `checkpoint_dir` holds another run.
     """
     draw = examples if callable(examples) else lambda epoch: examples
+    config = suitable_rate(config, model)
     run = _Run(model, loss_fn, config, checkpoint_dir, validate)
     run.resume(num_examples=None if callable(examples) else len(examples))
     progress = run.progress

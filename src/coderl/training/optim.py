@@ -16,6 +16,23 @@ BUCKET_BATCHES = 32
 """Batches that are sorted by length together: enough to fill batches with like lengths, few enough to stay random."""
 
 
+PAPER_RATE, PAPER_WEIGHTS, MAX_RATE = 2e-5, 770e6, 2e-3
+"""The paper's rate for CodeT5-large, and the largest that suits a small model by itself."""
+
+
+def suitable_rate(config: OptimConfig, model: nn.Module, share: float = 1.0) -> OptimConfig:
+    """Return the settings with a peak rate: the one given, or a share of what suits the model's number of weights.
+
+    Source: CodeRL section 4.2 for 2e-5 at 770 million weights. Deviation: fewer weights take more, by the inverse of
+        the square root of their number; with 2e-5 a model of 0.3 million learns nothing (docs/experiments.md).
+    """
+    if config.learning_rate is not None:
+        return config
+    num_weights = max(sum(p.numel() for p in model.parameters()), 1)
+    rate = 0.01 if config.optimiser == "adafactor" else min(PAPER_RATE * (PAPER_WEIGHTS / num_weights) ** 0.5, MAX_RATE)
+    return config.model_copy(update={"learning_rate": share * rate})
+
+
 def learning_rate(config: OptimConfig, step: int, fraction_done: float) -> float:
     """Return the rate of update `step` (1 for the first) when `fraction_done` of the run lies behind it.
 
@@ -25,6 +42,7 @@ def learning_rate(config: OptimConfig, step: int, fraction_done: float) -> float
     warmup = min(1.0, step / config.warmup_steps) if config.warmup_steps else 1.0
     left = max(0.0, 1.0 - fraction_done)
     decay = {"constant": 1.0, "linear": left, "polynomial": left**config.power}[config.schedule]
+    assert config.learning_rate is not None, "see `suitable_rate`"
     floor = 0.0 if config.schedule == "constant" else min(config.min_learning_rate, config.learning_rate)
     return warmup * (floor + (config.learning_rate - floor) * decay)
 
@@ -94,6 +112,7 @@ def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     Source: Adafactor as in Shazeer and Stern 2018, which pretrained T5; no momentum. Deviation: the original decays
         T5's norm weights by mistake.
     """
+    assert config.learning_rate is not None, "see `suitable_rate`"
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if _decays(name, p)], "weight_decay": config.weight_decay},

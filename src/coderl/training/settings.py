@@ -21,9 +21,10 @@ class OptimConfig(Config):
     optimiser: Literal["adamw", "adafactor"] = "adamw"
     """Adafactor moves each tensor in proportion to its size, which T5 from nothing needs: its embeddings begin at 1,
     its queries at 0.01, and no rate of AdamW suits both."""
-    learning_rate: float = Field(default=2e-5, gt=0)
-    """Peak rate. The paper's for AdamW and a 770 M model; models of a million parameters take 100 times as much.
-    Of Adafactor the share of its size that a tensor moves in a step, about 0.01."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate. None: what suits the number of weights, 2e-5 for 770 million as in the paper, 1e-3 for 0.3 million; a
+    tenth of it for reinforcement learning; see `optim.suitable_rate`. Of Adafactor the share of its size that a tensor
+    moves in a step, 0.01."""
     batch_size: int = Field(default=32, ge=1)
     """Examples an update, over all processes and accumulation steps together."""
     num_epochs: int | None = Field(default=None, ge=1)
@@ -78,7 +79,6 @@ class WarmStartConfig(Config):
     """Supervised fine-tuning; the defaults are the paper's for CodeT5-large."""
 
     optim: OptimConfig = OptimConfig(
-        learning_rate=2e-5,
         batch_size=64,
         num_epochs=10,
         warmup_steps=500,
@@ -113,7 +113,7 @@ class CriticTrainingConfig(Config):
     """First fit the linear layer to the untrained states (ours): a convex problem, solved at the price of one pass."""
     head_l2: float = Field(default=0.02, gt=0)
     """Of that fit, on standardised inputs: for the many states; a fortieth of it for the few likelihoods."""
-    optim: OptimConfig | None = OptimConfig(learning_rate=2e-5, batch_size=32, num_epochs=10, patience=2)
+    optim: OptimConfig | None = OptimConfig(batch_size=32, num_epochs=10, patience=2)
     """Of the whole network, afterwards; None (`"none"` in a recipe): the linear layer alone. With validation problems,
     the best weights are kept, those before the first step included."""
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
