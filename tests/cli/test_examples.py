@@ -151,6 +151,30 @@ def test_what_the_examples_read_of_the_demo_is_there():
     assert not [word for word in read_ones if not any(word == p or word.startswith(f"{p}/") for p in places)]
 
 
+def test_the_originals_scripts_train_as_the_legacy_recipe_does():
+    """Table of docs/original.md; the recipe also rounds to bf16, and names the critic's beginning."""
+    recipe = load_recipe(ROOT / "recipes" / "apps_codet5_legacy.toml")
+    wanted = {"warm-start": recipe.warm_start, "train-critic": recipe.critic, "train-actor": recipe.actor_training}
+    rows = [
+        e for e in ALL if e.where == "docs/original.md" and e.command in wanted and "data/APPS/train" in e.arguments
+    ]
+    assert sorted(example.command for example in rows) == sorted(wanted)
+    for example in rows:
+        _, bound, *_ = build(example.arguments).parse_args(list(example.arguments), exit_on_error=False)
+        theirs, ours = ({**flat(each), "init": None} for each in (wanted[example.command], bound.arguments["config"]))
+        assert {k: v for k, v in ours.items() if "precision" not in k} == {
+            k: v for k, v in theirs.items() if "precision" not in k
+        }
+
+
+def flat(config: object, before: str = "") -> dict[str, object]:
+    """Return settings by dotted name."""
+    found: dict[str, object] = {}
+    for name, value in config:  # type: ignore[attr-defined]
+        found |= flat(value, f"{before}{name}.") if hasattr(value, "model_fields") else {before + name: value}
+    return found
+
+
 # -------------------------------------------------------------------------------------------------------------- run
 
 
