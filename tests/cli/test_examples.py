@@ -161,10 +161,11 @@ def test_the_originals_scripts_train_as_the_legacy_recipe_does():
     assert sorted(example.command for example in rows) == sorted(wanted)
     for example in rows:
         _, bound, *_ = build(example.arguments).parse_args(list(example.arguments), exit_on_error=False)
-        theirs, ours = ({**flat(each), "init": None} for each in (wanted[example.command], bound.arguments["config"]))
-        assert {k: v for k, v in ours.items() if "precision" not in k} == {
-            k: v for k, v in theirs.items() if "precision" not in k
-        }
+        assert settled(bound.arguments["config"]) == settled(wanted[example.command])
+
+
+def settled(config: object) -> dict[str, object]:
+    return {name: value for name, value in flat(config).items() if name != "init" and "precision" not in name}
 
 
 def flat(config: object, before: str = "") -> dict[str, object]:
