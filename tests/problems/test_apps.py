@@ -51,6 +51,58 @@ def test_lists_of_lines_are_joined_by_newlines(tmp_path):
     assert found.hidden_tests == (StdinTest("1\n2", "3\n4"),)
 
 
+def test_numbers_among_lines_are_their_text(tmp_path):
+    found = read(tmp_path, input_output={"inputs": [[1, "2 3"], 7], "outputs": [0.5, [1]]})
+    assert found.hidden_tests == (StdinTest("1\n2 3", "0.5"), StdinTest("7", "1"))
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(["1", ["2", "3"]], "a list in the list of lines"), (None, "None"), ({"a": 1}, r"{'a': 1}"), (True, "True")],
+)
+def test_what_is_no_text_that_a_program_reads_is_refused(tmp_path, value, found):
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, input_output={"inputs": ["1", value], "outputs": ["1", "2"]})
+    expected = f"inputs[1]: what a program reads or prints must be text, or a list of lines; found {found}"
+    assert str(caught.value) == f"{tmp_path}/0000/input_output.json: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "args"),
+    [
+        ([{"1": 10, "-2": 20, "0": 0}], ({1: 10, -2: 20, 0: 0},)),
+        (["x", {"1": 2}], ("x", {1: 2})),
+        ([{"1": 2, "a": 3}], ({"1": 2, "a": 3},)),
+        ([{"01": 2}], ({"01": 2},)),
+        ([{}], ({},)),
+        ([[{"1": 2}]], ([{"1": 2}],)),  # inside other values JSON's texts stay: the original does so too
+    ],
+)
+def test_integer_keys_of_arguments_come_back(tmp_path, inputs, args):
+    found = read(tmp_path, input_output={"fn_name": "f", "inputs": [inputs], "outputs": [1]})
+    assert found.hidden_tests == (CallTest(args, 1),)
+
+
+def test_unwrapped_outputs_say_so(tmp_path):
+    found = read(tmp_path, input_output={"fn_name": "f", "inputs": [[1]], "outputs": [["a"]]})
+    assert found.hidden_tests == (CallTest((1,), "a", is_wrapped=True),)
+
+
+def test_taco_has_no_ids_and_is_numbered(tmp_path):
+    line = {
+        "question": "Add.",
+        "input_output": json.dumps({"inputs": ["1"], "outputs": ["2"]}),
+        "name": None,
+        "tags": "[]",
+    }
+    line["Expected Auxiliary Space"] = "O(1)"
+    (tmp_path / "train.jsonl").write_text("\n".join([json.dumps(line), "{", json.dumps(line)]))
+    found = problems.load(tmp_path / "train.jsonl", on_bad=lambda error: None)
+    assert [p.problem.problem_id for p in found] == ["taco_0", "taco_2"]
+    with pytest.raises(InputError, match="x: field 'problem_id' must be a number or text, found NoneType"):
+        apps.problem(line, "x")
+
+
 def test_stdin_text_is_not_touched(tmp_path):
     stdin = " 1\r\n\n\u2028x  "
     found = read(tmp_path, input_output={"inputs": [stdin], "outputs": [""]})

@@ -65,3 +65,9 @@ def test_the_real_file(shared_data):
     for labelled in found:
         compile(labelled.solutions[0] + labelled.hidden_tests[0].code, labelled.problem.problem_id, "exec")
     assert sum(bool(labelled.problem.example_tests) for labelled in found) >= 146
+
+
+def test_the_visible_tests_of_humanevalpack_are_the_examples():
+    shown = "def check(f):\n    assert f(0, 0) == 0"
+    found = humaneval.problem({**RECORD, "example_test": shown}, "x")
+    assert found.problem.example_tests == (AssertTest(shown + "\n\ncheck(add)\n"),)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import types
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coderl import problems
@@ -56,13 +58,17 @@ def test_limit_does_not_read_on(tmp_path):
     [
         ('{"question": "a"\n', r"a.jsonl:1: not valid JSON \(Expecting ',' delimiter"),
         ("3\n", "a.jsonl:1: expected a JSON object, found int"),
-        ('[{"question": 1}, 4]', r"a.jsonl\[0\]: field 'problem_id'"),
-        ('{"x": 1}\n', r"a.jsonl:1: not a problem of a known format \(its fields: x\); formats: apps"),
+        ('[{"question": 1}, 4]', r"a.jsonl\[0\]: field 'question' must be text, found int"),
+        (
+            '{"x": 1}\n',
+            r"a.jsonl:1: not a problem of a known format \(its fields: x\); the nearest is jsonl, which needs prob",
+        ),
+        ('{"problem_id": "x", "text": "y"}', "the nearest is jsonl, which needs description too; formats: evalplus, "),
         ("\n\n", "a.jsonl: no problems"),
         (json.dumps({**APPS_LINE, "question": ""}), "a.jsonl:1: the question is empty"),
         ((json.dumps(APPS_LINE) + "\n") * 2, "problem '0000' stands twice"),
         ('{"problem_id": "a/b", "description": "x"}', "problem id 'a/b' cannot name a file"),
-        (b"\xff{}", "a.jsonl: not UTF-8"),
+        (b"\xff{}", "a.jsonl:1: not UTF-8"),
     ],
 )
 def test_unusable_files_give_one_line(tmp_path, content, message):
@@ -71,6 +77,81 @@ def test_unusable_files_give_one_line(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         problems.load(path)
     assert "\n" not in str(caught.value)
+
+
+BAD_MBPP = {**MBPP_LINE, "task_id": 602, "test_list": ["assert f() == = 1"]}
+
+
+def test_one_bad_record_is_named_and_counted_and_the_others_are_returned(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", MBPP_LINE, BAD_MBPP, {"x": 1}, {**MBPP_LINE, "task_id": 603}, MBPP_LINE)
+    path.write_bytes(path.read_bytes() + b"{\n\xff\n7\n" + json.dumps({**MBPP_LINE, "task_id": 604}).encode())
+    bad = []
+    found = problems.load(path, on_bad=bad.append)
+    assert [p.problem.problem_id for p in found] == ["mbpp_601", "mbpp_603", "mbpp_604"]
+    assert [str(error).removeprefix(str(path))[:30] for error in bad] == [
+        ":2: field 'test_list[0]': not ",
+        ":3: field 'task_id' must be a ",
+        ": problem 'mbpp_601' stands tw",
+        ":6: not valid JSON (Expecting ",
+        ":7: not UTF-8 (byte 0xff at 0:",
+        ":8: expected a JSON object, fo",
+    ]
+    with pytest.raises(InputError, match=r"a.jsonl:2: field 'test_list\[0\]': not Python"):
+        problems.load(path)
+
+
+def test_a_first_record_of_no_format_does_not_stop_the_others(tmp_path):
+    bad = []
+    path = write_lines(tmp_path / "a.jsonl", {"x": 1}, MBPP_LINE)
+    assert [p.problem.problem_id for p in problems.load(path, on_bad=bad.append)] == ["mbpp_601"]
+    assert len(bad) == 1
+
+
+def test_a_file_of_bad_records_only_has_no_problems(tmp_path):
+    bad = []
+    with pytest.raises(InputError, match=r"a\.jsonl: no problems; 2 records cannot be used"):
+        problems.load(write_lines(tmp_path / "a.jsonl", BAD_MBPP, {"x": 1}), on_bad=bad.append)
+    assert len(bad) == 2
+
+
+def test_bad_folders_of_apps_are_named_and_the_others_are_read(tmp_path):
+    for name, question in (("0000", "Add."), ("0001", ""), ("0002", "Sub.")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "question.txt").write_text(question)
+    bad = []
+    assert [p.problem.problem_id for p in problems.load(tmp_path, on_bad=bad.append)] == ["0000", "0002"]
+    assert [str(error) for error in bad] == [f"{tmp_path}/0001/question.txt: the question is empty"]
+
+
+def test_parquet_and_zstd_files_are_read(tmp_path):
+    rows = [MBPP_LINE, {**MBPP_LINE, "task_id": 602}, {**MBPP_LINE, "task_id": 603, "test_list": ["=="]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    bad = []
+    for name in ("a.parquet", "a.jsonl.zst"):
+        if name.endswith("zst"):
+            with pa.output_stream(tmp_path / name, compression="zstd") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        assert [p.problem.problem_id for p in problems.load(tmp_path / name, on_bad=bad.append)] == [
+            "mbpp_601",
+            "mbpp_602",
+        ]
+    assert [str(error).removeprefix(str(tmp_path))[:16] for error in bad] == ["/a.parquet[2]: f", "/a.jsonl.zst:3: "]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.zst", "a.jsonl.gz"])
+def test_files_that_are_not_what_their_name_says(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps(MBPP_LINE))
+    with pytest.raises(InputError, match=rf"{name}: (not a whole|cannot be read)") as caught:
+        problems.load(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_that_the_hub_cut_into_parts(tmp_path):
+    for number in range(2):
+        rows = [{**MBPP_LINE, "task_id": 601 + number}]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"train-0000{number}-of-00002.parquet")
+    pq.write_table(pa.Table.from_pylist([{**MBPP_LINE, "task_id": 11}]), tmp_path / "test-00000-of-00001.parquet")
+    assert [p.problem.problem_id for p in problems.load(tmp_path, split="train")] == ["mbpp_601", "mbpp_602"]
 
 
 def test_unusable_sources(tmp_path):

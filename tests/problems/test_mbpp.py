@@ -44,10 +44,23 @@ def test_fewer_shown_tests_leave_the_others_to_grade(num_shown, shown, hidden):
     assert (found.problem.example_tests, found.hidden_tests) == (shown, hidden)
 
 
-def test_challenge_tests_grade_only_on_request():
-    found = mbpp.problem(record(), "x", with_challenge_tests=True)
-    assert found.hidden_tests == (*TESTS, AssertTest("assert f(-1) == 0"))
+def test_challenge_tests_do_not_grade():
+    """As in the official evaluation; `record()` has one."""
+    assert mbpp.problem(record(), "x").hidden_tests == TESTS
+
+
+def test_the_tests_that_evalplus_adds_on_the_hub_grade_too():
+    plus = "for i in range(3):\n    assert f(i) == i + 1"
+    found = mbpp.problem(record(test=plus), "x")
+    assert found.hidden_tests == (*TESTS, AssertTest(plus))
     assert found.problem.example_tests == TESTS
+
+
+def test_an_assertion_that_is_not_python_is_named():
+    with pytest.raises(
+        InputError, match=r"x: field 'test_list\[1\]': not Python \(invalid syntax, line 1\): 'assert f\(1"
+    ):
+        mbpp.problem(record(test_list=["assert f(1) == 2", "assert f(1) == = 1"]), "x")
 
 
 def test_setup_code_is_for_after_the_program_and_imports_stand_with_the_assert():

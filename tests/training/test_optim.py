@@ -63,7 +63,9 @@ def test_the_first_limit_reached_ends_a_run():
 @pytest.mark.parametrize("optimiser", ["adamw", "adafactor"])
 def test_norms_and_biases_do_not_decay(tiny, optimiser):
     model = nn.ModuleDict({"lm": tiny(), "head": nn.Linear(3, 2)})
-    decaying, others = build_optimiser(model, OptimConfig(optimiser=optimiser, learning_rate=1e-3, weight_decay=0.05)).param_groups
+    decaying, others = build_optimiser(
+        model, OptimConfig(optimiser=optimiser, learning_rate=1e-3, weight_decay=0.05)
+    ).param_groups
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
     names = {id(p): name for name, p in model.named_parameters()}
     kept = {names[id(p)] for p in others["params"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import reduce
 from itertools import zip_longest
@@ -13,55 +14,83 @@ from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
-from coderl import problems as data
 from coderl import records
+from coderl.cli.reading import load_problems
 from coderl.critic_sampling.ranking import rankings
 from coderl.evaluation.pass_at_k import ProblemCounts, Summary, columns_of, percent, summarise
+from coderl.execution import ExecutionConfig
+from coderl.extraction import Extract
+from coderl.interop import grade
+from coderl.stages.console import Reporter
 from coderl.stages.evaluate import problem_counts
 from coderl.stages.stage import command
 from coderl.types import InputError, LabelledProblem
 
+DEFAULT_KS = (1, 5, 10, 100)
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
 @command("evaluate")
 def evaluate(
     *,
-    programs: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
-    verdicts: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    samples: Path | None = None,
+    programs: tuple[Path, ...] = (),
+    verdicts: tuple[Path, ...] = (),
     problems: str,
+    out: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
-    examples: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
-    k: Annotated[tuple[Positive, ...], Parameter(name=("-k", "--k"), consume_multiple=True)] = (1, 5),
+    examples: tuple[Path, ...] = (),
+    k: Annotated[tuple[Positive, ...], Parameter(name=("-k", "--k", "--ks"))] = (),
     n: Positive = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
     ranking: Path | None = None,
     against: Literal["paper"] | None = None,
+    extract: Extract = "none",
+    execution: ExecutionConfig = ExecutionConfig(),
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
     r"""Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with 95% intervals.
 
+        coderl evaluate --samples samples.jsonl --problems HumanEval.jsonl.gz
         coderl evaluate --programs runs/mbpp/sample --verdicts runs/mbpp/execute --problems data/mbpp/mbpp.jsonl -k 1 5
         coderl evaluate --programs runs/apps/sample --verdicts runs/apps/execute --problems data/APPS/test \
             -k 1 5 1000 --against paper
 
+    With `--samples` the programs of the file are run first; the verdicts are kept in OUT, and the same command goes on
+    where it was stopped.
+
     Args:
+        samples: A file as HumanEval and EvalPlus write it, in place of `--programs` and `--verdicts`.
         programs: The folder of a `sample` or `critic-sample` stage; of several, all programs count together.
         verdicts: The folder of its `execute` stage on the hidden tests; of several, in the same order.
         problems: All problems that count; one without verdicts counts 0 and is reported.
+        out: Where the verdicts on `--samples` are kept; runs/NAME by default, NAME being the file's.
         split: Only this split of the problems.
         limit: Only the first so many problems.
         examples: The folder of its `execute --tests example` stage; of several, in the same order.
         k: How many samples, one or more numbers; one that some problem does not hold is left out, and a line says so.
+            By default 1, 5, 10 and 100, as far as the problems hold so many.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
         ranking: The folder of its `rank` stage: also print n@k of the best ranked, in place of any that pass.
         against: `paper`: also print the paper's figures by the same metrics (APPS and MBPP).
+        extract: What is taken of a sample: all of it, the program in a chat model's answer (`code`), or that only where
+            the text as it is does not compile (`auto`).
+        execution: How the samples are run.
         json_file: Also write the scores here.
     """
-    asked = data.read(problems, split=split, limit=limit)
-    counts = _counts(programs, verdicts, examples, list(asked))
+    if (samples is None) == (not (programs and verdicts)):
+        raise InputError("give either --samples, or --programs and --verdicts")
+    reporter, num_bad = Reporter(), 0
+    asked, num_bad = load_problems(problems, split=split, limit=limit, reporter=reporter)
+    if samples is not None:
+        kept = out or Path("runs") / samples.name.split(".")[0]
+        facts = grade.judge(kept, samples, asked, execution, extract=extract, reporter=reporter)
+        programs, verdicts, num_bad = (kept / "sample",), (kept,), num_bad + facts["num_bad_records"]
+    counts = _counts(programs, verdicts, examples, asked)
+    held = min((c.num_programs for c in counts if c.num_programs), default=1)
+    k = k or tuple(each for each in DEFAULT_KS if each <= max(held, 1))
     if ranking is not None and len(programs) > 1:
         raise InputError(f"--ranking {ranking}: it orders the programs of one stage, and {len(programs)} are given")
     order = None if ranking is None else rankings(ranking, verdicts[0], [c.problem_id for c in counts])
@@ -76,6 +105,8 @@ def evaluate(
         _print_paper(found)
     if json_file:
         records.write_json(json_file, records.plain(found))
+    if num_bad:
+        sys.exit(1)
 
 
 def _counts(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,11 +11,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from coderl import problems as data
 from coderl import records, tables
+from coderl.cli.reading import load_problems
 from coderl.evaluation.counts import CLOCKS, JUDGED
 from coderl.evaluation.figures import outcome_words
 from coderl.execution import ExecutionConfig
+from coderl.extraction import Extract
 from coderl.interop import grade
 from coderl.stages import execute as stage
 from coderl.stages.console import Reporter
@@ -33,6 +34,7 @@ def execute(
     split: str | None = None,
     limit: int | None = None,
     tests: Literal["hidden", "example"] = "hidden",
+    extract: Extract = "none",
     compare: Literal["strict", "apps", "exact"] | None = None,
     config: Annotated[ExecutionConfig, Parameter(name="*")] = ExecutionConfig(),
 ) -> None:
@@ -52,24 +54,28 @@ def execute(
         split: Only this split of the problems.
         limit: Only the first so many problems.
         tests: The hidden tests, or those that the statements show.
+        extract: What is taken of a sample: all of it, the program in a chat model's answer (`code`), or that only where
+            the text as it is does not compile (`auto`).
         compare: Also judge by this comparator and list the verdicts that differ (OUT/flips.jsonl).
     """
-    reporter, loaded = Reporter(), data.load(problems, split=split, limit=limit)
+    reporter = Reporter()
+    loaded, num_bad = load_problems(problems, split=split, limit=limit, reporter=reporter)
     if (programs is None) == (samples is None):
         raise InputError("give either --programs or --samples")
+    given = {"problems": loaded, "tests": tests, "reporter": reporter}
     if samples is not None:
         programs = out / "sample"
-        grade.read_samples(programs, samples=samples, problems=loaded, reporter=reporter)
-    assert programs is not None
-    judge = partial(stage.execute, programs=programs, problems=loaded, tests=tests, reporter=reporter)
-    facts = judge(out, config=config)
-    if samples is not None:
-        facts["results"] = str(grade.write_results(out, programs))
+        facts = grade.judge(out, samples, config=config, extract=extract, **given)
+    else:
+        facts = stage.execute(out, programs=programs, config=config, **given)
     if compare is not None:
         other = out / f"by-{compare}"
-        judge(other, config=config.model_copy(update={"comparator": compare}))
+        other_config = config.model_copy(update={"comparator": compare})
+        stage.execute(other, programs=programs, config=other_config, **given)
         _print_flips(out, other, config.comparator, compare)
     reporter.facts(facts, out)
+    if num_bad or facts.get("num_bad_records"):
+        sys.exit(1)
 
 
 def _print_flips(first: Path, second: Path, name: str, other_name: str) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
+from coderl.cli.reading import load_problems
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.problems import jsonl
 from coderl.problems.miniapps import data as miniapps
@@ -54,13 +55,15 @@ def problems_check(
         split: Only this split.
         limit: Only the first so many problems.
     """
-    problems = data.load(source, split=split, limit=limit)
-    jobs = [(p, i, s) for p in problems if p.hidden_tests for i, s in enumerate(p.solutions)]
     reporter = Reporter()
+    problems, num_bad = load_problems(source, split=split, limit=limit, reporter=reporter)
+    jobs = [(p, i, s) for p in problems if p.hidden_tests for i, s in enumerate(p.solutions)]
     failed: list[tuple[str, int, str]] = []
     num_faults = 0
     with open_executor(config) as executor:
-        results = executor.run(Job(s, p.hidden_tests, fn_name=p.problem.fn_name, checker=p.checker) for p, _, s in jobs)
+        results = executor.run(
+            Job(s, p.hidden_tests, p.problem.fn_name, p.checker, p.problem.prelude) for p, _, s in jobs
+        )
         paired = zip(jobs, results, strict=True)
         for (p, i, _), result in reporter.track(paired, "checking", total=len(jobs), unit="solutions"):
             if result.outcome is None:
@@ -77,7 +80,7 @@ def problems_check(
         f"{len(jobs) - len(failed)} of {len(jobs)} reference solutions of {len(problems)} problems pass"
         f" ({num_untested} problems without tests, {num_unsolved} without solutions, {num_faults} sandbox faults)"
     )
-    sys.exit(1 if failed or not jobs else 0)
+    sys.exit(1 if failed or not jobs or num_bad else 0)
 
 
 @command("problems convert")
@@ -95,9 +98,12 @@ def problems_convert(
         limit: Only the first so many problems.
         num_shown_tests: MBPP: how many of a task's asserts its prompt shows.
     """
-    problems = data.load(source, split=split, limit=limit, num_shown_tests=num_shown_tests)
+    shown = {"num_shown_tests": num_shown_tests, "reporter": Reporter()}
+    problems, num_bad = load_problems(source, split=split, limit=limit, **shown)
     jsonl.write(out, problems)
     print(f"{len(problems)} problems in {out}")
+    if num_bad:
+        sys.exit(1)
 
 
 @command("problems overlap")
@@ -138,3 +144,12 @@ def problems_overlap(
     if json_file:
         counts = {name: getattr(found, name) for name in ("num_disjoint", "num_mostly_shared", "num_at_most_3")}
         records.write_json(json_file, {"num_programs": total, **counts, **records.plain(found)})
+
+
+@command("problems template")
+def problems_template() -> None:
+    """Print a file of one's own problems with one of each kind and comments, to begin from.
+
+    coderl problems template > mine.jsonl
+    """
+    print(jsonl.TEMPLATE, end="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from coderl.settings import Config, Incidental, decisive
-from coderl.types import InputError, UnitTest
+from coderl.types import InputError, StdinTest, UnitTest
 
 Isolation = Literal["unsafe", "portable", "strong"]
 LEVELS: tuple[Isolation, ...] = ("unsafe", "portable", "strong")
@@ -23,9 +24,9 @@ class Limits(Config):
     """What one program may use up on one test."""
 
     cpu_limit_s: float = Field(default=4.0, gt=0)
-    """CPU seconds, not wall: a busy machine must not change a verdict. Four, as the original's alarm."""
+    """CPU seconds of a quiet machine, not wall: load must not change a verdict. Four, as the original's alarm."""
     wall_limit_s: float = Field(default=30.0, gt=0)
-    """For programs that sleep. A program that hits it is run once more with nothing beside it before that counts."""
+    """For programs that sleep; time in which the machine had no processor for the program does not count."""
     memory_limit_bytes: int = Field(default=1 << 30, ge=64 << 20)
     """Address space beyond what the interpreter and the stacks of a few threads take (1 GiB is added for those)."""
     output_limit_bytes: int = Field(default=32 << 20, gt=0)
@@ -41,6 +42,9 @@ class ExecutionConfig(Limits):
     """Zygotes; one for each processor is best."""
     comparator: Literal["strict", "apps", "exact"] = "strict"
     """See `judge`. Assertions always mean what Python means by them."""
+    assertions: Literal["isolated", "trusting"] = "isolated"
+    """Where the code of an assertion runs: where the program cannot touch it, so that a test which only the program's
+    own word could decide is a fault that says so; or beside the program, as most graders do, believing what it says."""
     stop: Literal["first_failure", "never"] = "first_failure"
     """`never` runs every test, for a reward that counts them."""
     min_isolation: Isolation = "portable"
@@ -79,7 +83,40 @@ class Job:
     """The function under test; needed by call and assert tests."""
     checker: str | None = None
     """Source of `check(stdin, expected, printed) -> bool`, for problems with many right answers."""
+    prelude: str = ""
+    """Runs before the program in its module (imports, classes that the data set gives); error lines do not count it."""
 
     def __post_init__(self) -> None:
         if not self.tests:
             raise InputError("a job without tests has no verdict: give at least one test")
+
+
+_APPS_PRELUDE = """\
+import sys
+import time
+import itertools
+from itertools import accumulate, product, permutations, combinations
+import collections
+from collections import Counter, OrderedDict, deque, defaultdict, ChainMap
+from functools import lru_cache
+import math
+from math import sqrt, sin, cos, tan, ceil, fabs, floor, gcd, exp, log, log2
+import fractions
+from typing import List, Tuple
+import random
+import heapq
+from heapq import *
+"""
+
+
+def prelude_of(job: Job, config: ExecutionConfig) -> str:
+    """Return what runs before a job's program: its own prelude, in `apps` mode behind what the original puts there.
+
+    Source: the original's `utils/testing_util.py`, whose programs may use names that they never import.
+    Deviation: numpy, which is slow to load, is imported only for a program that says `np`.
+    """
+    if config.comparator != "apps":
+        return job.prelude
+    numpy = "import numpy as np\n" if re.search(r"\bnp\b", job.code) else ""
+    streams = "stdin = sys.stdin\nstdout = sys.stdout\n" if isinstance(job.tests[0], StdinTest) else ""
+    return _APPS_PRELUDE + numpy + streams + job.prelude

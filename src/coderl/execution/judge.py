@@ -10,6 +10,7 @@ for the reproduction of published numbers only. `exact` forgives nothing.
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from collections import Counter, OrderedDict, defaultdict
@@ -17,6 +18,9 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
+
+from coderl.execution.sandbox.values import Array
+from coderl.types import CallTest
 
 Comparator = Literal["strict", "apps", "exact"]
 Comparison = Callable[[Any, Any], bool]
@@ -30,8 +34,8 @@ _FLOAT_BITS = 1024
 # Possessive repeats: a long token that is no number is refused in linear time.
 _FLOAT_LITERAL = re.compile(rb"[+-]?+(?:\d++\.\d*+|\.\d++|\d++(?=[eE]))(?:[eE][+-]?+\d++)?+")
 _NUMBER_LITERAL = re.compile(rb"[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d++)?+")
+_LISTS = (list, tuple, Array)
 _DICTS = (dict, OrderedDict, defaultdict, Counter)
-_INT_KEY = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 
 
 def compare_stdout(got: bytes, expected: str, mode: Comparator | Comparison = "strict") -> bool:
@@ -60,8 +64,8 @@ def compare_value(got: object, expected: object, mode: Comparator | Comparison =
     `strict`, at every depth: a tuple counts as a list; None, bool and str only equal themselves (True is not 1); ints
     are exact; where the expected number is a float, any number within `TOLERANCE`; where it is an int, a float within
     1e-6 *absolute*, so that 1000000.5 is never 1000000; a Decimal or Fraction counts as its value; NaN equals nothing;
-    a dict (Counter, OrderedDict, defaultdict) needs the same keys, and ints as keys match their decimal text, for JSON
-    has no others; sets equal sets only, by `==`.
+    a dict (Counter, OrderedDict, defaultdict) needs the same keys, and numbers, truths and None as keys match their
+    text, for JSON has no others; a numpy array counts as a list; sets equal sets only, by `==`.
     `exact`: the same types and values at every depth.
 
     Source: "apps" is section 3 of the original's harness: `==`, or `==` to the only element of a wrapped answer, with
@@ -72,6 +76,14 @@ def compare_value(got: object, expected: object, mode: Comparator | Comparison =
     if mode == "apps":
         return _apps_value(got, expected)
     return _same_structure(got, expected, _strict_leaf if mode == "strict" else _exact_leaf, exact=mode == "exact")
+
+
+def compare_returned(got: object, test: CallTest, mode: Comparator | Comparison = "strict") -> bool:
+    """Return True when a returned value is right for a test; see `compare_value`.
+
+    `apps` compares to what the data set holds: a list round the value where the reader took one away.
+    """
+    return compare_value(got, [test.expected] if test.is_wrapped and mode == "apps" else test.expected, mode)
 
 
 # ---------------------------------------------------------------------------------------------------------- strict
@@ -121,7 +133,7 @@ def _same_structure(got: Any, expected: Any, same_leaf: Any, *, exact: bool) -> 
     while pending:
         g, e = pending.pop()
         if type(e) in (list, tuple):
-            if type(g) not in (list, tuple) or len(g) != len(e) or (exact and type(g) is not type(e)):
+            if type(g) not in _LISTS or len(g) != len(e) or (exact and type(g) is not type(e)):
                 return False
             pending.extend(zip(g, e, strict=True))
         elif type(e) is dict:
@@ -140,14 +152,20 @@ def _matching_items(got: dict[Any, Any], expected: dict[Any, Any], *, exact: boo
     if len(got) != len(expected):
         return None
     by_key = {_typed_key(key): value for key, value in got.items()}
-    if not exact and got and all(type(key) is int for key in got) and all(type(key) is str for key in expected):
-        expected = {(int(key) if _INT_KEY.fullmatch(key) else key): value for key, value in expected.items()}
+    if not exact and all(type(key) is str for key in expected):  # JSON has no other keys
+        texts = [_json_key(key) for key in got]
+        by_key = {_typed_key(text): value for text, value in zip(texts, got.values(), strict=True)}
     pairs = []
     for key, value in expected.items():
         if _typed_key(key) not in by_key:
             return None
         pairs.append((by_key[_typed_key(key)], value))
     return pairs
+
+
+def _json_key(key: Any) -> Any:
+    """Return a dict's key as JSON writes it: a number, a truth or None as its text."""
+    return json.dumps(key) if key is None or type(key) in (bool, int, float) else key
 
 
 def _typed_key(key: Any) -> tuple[type, Any]:
@@ -250,7 +268,7 @@ def _apps_value(got: Any, expected: Any) -> bool:
         if got == expected[0]:
             return True
         return type(got) is list and bool(got) and type(got[0]) is tuple and [list(x) for x in got] == expected[0]
-    except (RecursionError, TypeError, ArithmeticError):
+    except (RecursionError, TypeError, ArithmeticError, ValueError):
         return False
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import queue
+import resource
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -38,6 +40,8 @@ from coderl.types import (
 _MAX_STDIN_BYTES = 64 << 20
 _MAX_REMEMBERED = 1024
 _NUM_TRIES = 2
+_MAX_SLEEPERS = 8
+"""Threads for each worker, where programs sleep."""
 
 
 class _Ticket:
@@ -70,30 +74,30 @@ class Executor:
         """The level that was reached; known once entered."""
         self.num_faults = 0
         """How many tries the sandbox itself spoilt so far; a run may stop when there are too many."""
-        self._gate = Gate()
+        self._gate = Gate(self.config.num_workers)
         self._tickets: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = threading.Lock()
         self._is_closed = False
+        self._process_id = 0
 
     def __enter__(self) -> Executor:
-        self._is_closed = False
-        try:
-            self._plan, escapes = _reach(self.config)
-        except SandboxError:  # as any fault, tried once more; what cannot be had says so again
-            self._plan, escapes = _reach(self.config)
-        if escapes:
-            raise SandboxError(f"the sandbox does not hold: a program could {', '.join(escapes)}")
-        self.isolation = self._plan.level
-        for index in range(self.config.num_workers):
-            thread = threading.Thread(target=self._work, name=f"coderl-execution-{index}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._is_closed, self._process_id = False, os.getpid()
+        reached: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._start_thread(reached)
+        problem = reached.get()
+        if problem is not None:
+            self._threads.pop().join()
+            raise problem
+        for _ in range(self.config.num_workers - 1):
+            self._start_thread()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._process_id:  # a fork has none of the threads
+            return
         with self._closing:  # a ticket that came after the last `None` would wait for ever
             self._is_closed = True
             with contextlib.suppress(queue.Empty):
@@ -105,26 +109,43 @@ class Executor:
             thread.join()
         self._threads.clear()
 
+    def _start_thread(self, reached: queue.SimpleQueue[BaseException | None] | None = None) -> None:
+        thread = threading.Thread(target=self._work, args=(reached,), name="coderl-execution", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _grow(self) -> None:
+        """Have one more thread, with zygotes of its own, for the place that a sleeping program gives up."""
+        with self._closing:
+            if not self._is_closed and not self._tickets.empty() and len(self._threads) < self._max_threads():
+                self._start_thread()
+
+    def _max_threads(self) -> int:
+        num_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return max(self.config.num_workers, min(_MAX_SLEEPERS * self.config.num_workers, num_files // 64))
+
     def run(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
         """One result a job, in the order of the jobs; few jobs are taken ahead of the results that were asked for.
 
         A job that the sandbox failed on twice gives a verdict with the fault and no outcome. Equal jobs that follow
         each other closely run once.
 
+        A job that cannot be run as it is written (a test that is not Python, an input that no file can hold) is a fault
+        as well, which names the test; the others are judged.
+
         Raises:
-            InputError: a job cannot be run as it is written.
             RuntimeError: the executor was not entered.
+            SandboxError: this process is a fork of the one that entered it.
         """
         self._check_entered()
         pending: collections.deque[_Ticket] = collections.deque()
         recent: collections.OrderedDict[object, _Ticket] = collections.OrderedDict()
         for job in jobs:
-            _validate(job)
             pending.append(self._submit(job, recent))
             while len(pending) > self._num_ahead() or (pending and pending[0].done.is_set()):
-                yield _result(pending.popleft())
+                yield self._result(pending.popleft())
         while pending:
-            yield _result(pending.popleft())
+            yield self._result(pending.popleft())
 
     def as_completed(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Verdict]]:
         """(position, result) of each job as soon as it is there: nothing waits for a slow program before it.
@@ -135,7 +156,6 @@ class Executor:
         ready: queue.SimpleQueue[tuple[int, Verdict]] = queue.SimpleQueue()
         num_running = 0
         for index, job in enumerate(jobs):
-            _validate(job)
             self._put(_Ticket(job, lambda result, index=index: ready.put((index, result))))
             num_running += 1
             while num_running > self._num_ahead() or not ready.empty():
@@ -147,9 +167,24 @@ class Executor:
     def _check_entered(self) -> None:
         if not self._threads:
             raise RuntimeError("use the executor as a context manager: with Executor(config) as executor")
+        self._check_process()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process_id:
+            raise SandboxError(
+                f"this executor belongs to process {self._process_id}, of which this one ({os.getpid()}) is a fork: "
+                "enter an executor here, or start the process by `spawn`"
+            )
+
+    def _result(self, ticket: _Ticket) -> Verdict:
+        self._check_process()
+        ticket.done.wait()
+        assert ticket.result is not None
+        return ticket.result
 
     def _num_ahead(self) -> int:
-        return 8 * self.config.num_workers + 8
+        """Jobs taken before their turn, so many that a slow one does not leave the processors without work."""
+        return 64 * self.config.num_workers + 64
 
     def _submit(self, job: Job, recent: collections.OrderedDict[object, _Ticket]) -> _Ticket:
         # `recent` holds the tickets, hence the tests: no other tuple can get the same id meanwhile.
@@ -162,22 +197,34 @@ class Executor:
         return recent[key]
 
     def _put(self, ticket: _Ticket) -> None:
+        try:
+            check(ticket.job)
+        except InputError as error:
+            return ticket.settle(Verdict(None, fault=str(error)))
         with self._closing:
             if self._is_closed:
                 ticket.settle(Verdict(None, fault=_CLOSED))
             else:
                 self._tickets.put(ticket)
+        return None
 
-    def _work(self) -> None:
+    def _work(self, reached: queue.SimpleQueue[BaseException | None] | None) -> None:
         """Body of a thread: it starts zygotes itself, for they die with the thread that made them."""
         zygotes: dict[int, ZygoteProcess] = {}
+        if reached is not None:
+            try:
+                self._plan, zygotes[0] = _reach(self.config)
+            except BaseException as problem:
+                return reached.put(problem)
+            self.isolation = self._plan.level
+            reached.put(None)
         while (ticket := self._tickets.get()) is not None:
             flavour = flavour_of(ticket.job.code)
             for attempt in range(1, _NUM_TRIES + 1):
                 try:
                     if flavour not in zygotes:
                         zygotes[flavour] = start(self.config, self._plan, flavour)
-                    ticket.settle(Worker(self.config, zygotes[flavour], self._gate).run(ticket.job))
+                    ticket.settle(Worker(self.config, zygotes[flavour], self._gate, self._grow).run(ticket.job))
                     break
                 except Exception as problem:
                     self.num_faults += 1
@@ -188,15 +235,28 @@ class Executor:
                 _discard(zygotes, flavour)
         for flavour in list(zygotes):
             _discard(zygotes, flavour)
+        return None
 
 
-def _reach(config: ExecutionConfig) -> tuple[Plan, list[str]]:
-    """The best plan that works here, and what a program in a sandbox made by it could do all the same."""
-    plan, zygote = negotiate(config)
+def _reach(config: ExecutionConfig) -> tuple[Plan, ZygoteProcess]:
+    """The best plan that works here, and a zygote by it that a probe did not get out of.
+
+    Raises:
+        SandboxError: there is none of the level that the config asks for.
+    """
     try:
-        return plan, ways_out(config, zygote)
-    finally:
+        plan, zygote = negotiate(config)
+    except SandboxError:  # as any fault, tried once more; what cannot be had says so again
+        plan, zygote = negotiate(config)
+    try:
+        escapes = ways_out(config, zygote)
+    except BaseException:
         zygote.close()
+        raise
+    if escapes:
+        zygote.close()
+        raise SandboxError(f"the sandbox does not hold: a program could {', '.join(escapes)}")
+    return plan, zygote
 
 
 _CLOSED = "the executor was closed before this job's turn came"
@@ -214,26 +274,39 @@ def _discard(zygotes: dict[int, ZygoteProcess], flavour: int) -> None:
         zygote.close()
 
 
-def _result(ticket: _Ticket) -> Verdict:
-    ticket.done.wait()
-    assert ticket.result is not None
-    return ticket.result
+def check(job: Job) -> None:
+    """Refuse a job that cannot be run as it is written.
 
-
-def _validate(job: Job) -> None:
-    for test in job.tests:
-        if isinstance(test, AssertTest):
-            assertions.split(test, job.fn_name)
-        elif isinstance(test, StdinTest):
-            if len(test.stdin) > _MAX_STDIN_BYTES // 4:
-                raise InputError(f"standard input of {len(test.stdin)} characters: at most {_MAX_STDIN_BYTES // 4}")
-        elif not job.fn_name:
-            raise InputError("a call test needs the job's fn_name: the function to call")
-    if job.checker is not None:
+    Raises:
+        InputError: it names the test and what is wrong with it.
+    """
+    for number, test in enumerate(job.tests, start=1):
         try:
-            compile(job.checker, "<checker>", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            raise InputError(f"the checker is not Python: {error}") from None
+            _check_test(test, job.fn_name)
+        except InputError as error:
+            raise InputError(f"test {number} of {len(job.tests)}: {error}") from None
+    for name, source in (("checker", job.checker), ("prelude", job.prelude)):
+        try:
+            compile(source or "", f"<{name}>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            raise InputError(f"the {name} is not Python: {error}") from None
+
+
+def _check_test(test: UnitTest, fn_name: str | None) -> None:
+    if isinstance(test, AssertTest):
+        assertions.split(test, fn_name)
+    elif isinstance(test, StdinTest):
+        if len(test.stdin) > _MAX_STDIN_BYTES // 4:
+            raise InputError(f"standard input of {len(test.stdin)} characters: at most {_MAX_STDIN_BYTES // 4}")
+        try:
+            test.stdin.isascii() or test.stdin.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"character {error.start + 1} of standard input is {test.stdin[error.start]!r}, half of a pair, "
+                "which no UTF-8 file can hold"
+            ) from None
+    elif not fn_name:
+        raise InputError("a call test needs the job's fn_name: the function to call")
 
 
 def run(
@@ -252,8 +325,11 @@ def run(
     """
     config = ExecutionConfig(num_workers=num_workers, **(limits or Limits()).model_dump())
     shared_tests = tuple(tests)
+    jobs = [Job(code, shared_tests, fn_name) for code in programs]
+    for job in jobs[:1]:
+        check(job)
     with Executor(config) as executor:
-        results = list(executor.run(Job(code, shared_tests, fn_name) for code in programs))
+        results = list(executor.run(jobs))
     for result in results:
         if result.fault is not None:
             raise SandboxError(result.fault)

@@ -33,7 +33,8 @@ from coderl.types import (
     Verdict,
 )
 
-_FORMAT = 1
+_FORMAT = 2
+_SQLITE = b"SQLite format 3\0"
 _CHUNK = 256
 _FLUSH_RESULTS = 32
 _FLUSH_S = 0.5
@@ -69,7 +70,7 @@ class Keys:
     def key(self, job: Job) -> bytes:
         """Return the 32 bytes under which the job's verdict is kept."""
         digest = hashlib.sha256(self._policy)
-        for part in (job.code, job.fn_name, job.checker):
+        for part in (job.code, job.fn_name, job.checker, job.prelude or None):
             _add(digest, "N" if part is None else "S" + part)
         digest.update(self._tests_hash(job.tests))
         return digest.digest()
@@ -97,7 +98,7 @@ def _plain_test(test: UnitTest) -> list[Any]:
         case StdinTest():
             return ["stdin", test.stdin, test.stdout]
         case CallTest():
-            return ["call", _typed(test.args), _typed(test.expected)]
+            return ["call", _typed(test.args), _typed(test.expected), *([True] if test.is_wrapped else [])]
         case AssertTest():
             return ["assert", test.code, test.setup]
 
@@ -131,19 +132,41 @@ class ResultStore:
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float = 60.0) -> None:
-        self.path = path
+        self.path, self._busy_timeout_s = path, busy_timeout_s
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=busy_timeout_s, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            with self._connection:
-                self._connection.execute(
-                    "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, result TEXT NOT NULL) WITHOUT ROWID"
-                )
+            try:
+                self._connection = self._open()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error) or path.read_bytes()[:16] != _SQLITE:
+                    raise
+                self._set_aside(error)
         except (sqlite3.Error, OSError) as error:
             raise InputError(f"{path}: not usable as a store of verdicts ({error})") from None
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=self._busy_timeout_s, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            with connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, result TEXT NOT NULL) WITHOUT ROWID"
+                )
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _set_aside(self, error: Exception) -> None:
+        """Put a damaged file beside a fresh one: what it held is computed anew."""
+        aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        self.path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        _log.warning("%s is damaged (%s): kept as %s, and verdicts are computed anew", self.path, error, aside.name)
+        self._connection = self._open()
 
     def __enter__(self) -> ResultStore:
         return self
@@ -161,15 +184,34 @@ class ResultStore:
             return self._connection.execute("SELECT count(*) FROM results").fetchone()[0]
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
-        """Return the verdicts that are there."""
+        """Return the verdicts that are there; what cannot be read is not."""
         found: dict[bytes, Verdict] = {}
+        damaged: list[bytes] = []
         for start in range(0, len(keys), _MAX_VARIABLES):
-            part = list(keys[start : start + _MAX_VARIABLES])
-            marks = ",".join("?" * len(part))
-            with self._lock:
-                rows = self._connection.execute(f"SELECT key, result FROM results WHERE key IN ({marks})", part)
-                found.update((bytes(key), _result_of(text)) for key, text in rows)
+            for key, text in self._rows(list(keys[start : start + _MAX_VARIABLES])):
+                try:
+                    found[bytes(key)] = _result_of(text)
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    damaged.append(key)
+        if damaged:
+            _log.warning("%s: %d verdicts are damaged and are computed anew", self.path, len(damaged))
+            self._write("DELETE FROM results WHERE key = ?", [(key,) for key in damaged])
         return found
+
+    def _rows(self, keys: list[bytes]) -> list[tuple[bytes, Any]]:
+        marks = ",".join("?" * len(keys))
+        with self._lock:
+            try:
+                select = f"SELECT key, result FROM results WHERE key IN ({marks})"
+                return self._connection.execute(select, keys).fetchall()
+            except sqlite3.DatabaseError as error:
+                if _is_damage(error):
+                    self._set_aside(error)
+                elif isinstance(error, sqlite3.OperationalError):
+                    _log.warning("%s: %d verdicts not looked up (%s)", self.path, len(keys), error)
+                else:
+                    raise
+        return []
 
     def put_many(self, results: Mapping[bytes, Verdict]) -> bool:
         """Keep verdicts, all of them or none; a key that is there keeps its first. False where the disk refused.
@@ -177,13 +219,26 @@ class ResultStore:
         A store that cannot be written to makes work be done again and no verdict wrong, so it stops nothing.
         """
         rows = [(key, _text_of(result)) for key, result in results.items()]
-        try:
-            with self._lock, self._connection:
-                self._connection.executemany("INSERT OR IGNORE INTO results VALUES (?, ?)", rows)
-        except sqlite3.OperationalError as error:
-            _log.warning("%s: %d verdicts not kept (%s)", self.path, len(rows), error)
-            return False
-        return True
+        return self._write("INSERT OR IGNORE INTO results VALUES (?, ?)", rows)
+
+    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> bool:
+        with self._lock:
+            try:
+                with self._connection:
+                    self._connection.executemany(statement, rows)
+                return True
+            except sqlite3.DatabaseError as error:
+                if _is_damage(error):
+                    self._set_aside(error)
+                elif isinstance(error, sqlite3.OperationalError):
+                    _log.warning("%s: %d verdicts not kept (%s)", self.path, len(rows), error)
+                else:
+                    raise
+        return False
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _text_of(result: Verdict) -> str:
@@ -193,10 +248,20 @@ def _text_of(result: Verdict) -> str:
 
 
 def _result_of(text: str) -> Verdict:
+    """The verdict that a row holds.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it holds none.
+    """
     fields = json.loads(text)
     fields["outcome"] = Outcome(fields["outcome"])
     fields["test_outcomes"] = tuple(None if o is None else Outcome(o) for o in fields["test_outcomes"])
-    return Verdict(**fields)
+    verdict = Verdict(**fields)
+    texts = (verdict.message, verdict.isolation, verdict.error_subtype or "")
+    numbers = (verdict.error_line or 0, verdict.cpu_s, verdict.wall_s)
+    if not all(type(t) is str for t in texts) or not all(type(n) in (int, float) for n in numbers):
+        raise TypeError("a field is of another type")
+    return verdict
 
 
 # --------------------------------------------------------------------------------------------------------- executor

@@ -15,10 +15,10 @@ import numpy as np
 
 from coderl import records, tables
 from coderl.evaluation.counts import JUDGED
-from coderl.interop import plain_pickle
-from coderl.interop.plain_pickle import Raised
+from coderl.interop import pickles
 from coderl.problems import apps, jsonl
 from coderl.problems.json_files import parse_json, read_text, text_field
+from coderl.problems.plain_pickle import Raised
 from coderl.stages.stage import Facts, Input, Labelled, SourceFile, Work, stage
 from coderl.types import InputError, LabelledProblem, Outcome, Program, ProgramKey, ProgramKind, Score, Verdict
 
@@ -228,7 +228,7 @@ def read_codes(codes: Path, results: Path | None, labelled: LabelledProblem) -> 
 
 
 def _verdicts(path: Path, number: int, programs: Sequence[Program]) -> Iterator[tuple[ProgramKey, Verdict]]:
-    record = plain_pickle.load(path)
+    record = pickles.load(path)
     entry = record.get(number) if isinstance(record, dict) else None
     match entry:
         case {"results": list(lists), "errors": list(errors)} if len(lists) == len(errors) <= len(programs):
@@ -352,7 +352,7 @@ def read_scores(path: Path, outcomes: Sequence[Outcome | None]) -> tuple[list[tu
         InputError: the file is malformed or hostile, or its programs are not those of the outcomes (it was made before
             they were drawn anew, or by the binary critic, whose file has the same name).
     """
-    record = plain_pickle.load(path)
+    record = pickles.load(path)
     wanted = ("code", "gt_error_type", "error_hidden_states")
     if not isinstance(record, dict) or not all(name in record for name in wanted):
         raise InputError(f"{path}: expected a dictionary with {', '.join(wanted)}")

@@ -1,6 +1,7 @@
-"""APPS: a folder a problem, or one JSON line a problem as on the Hugging Face hub.
+"""APPS: a folder a problem, or one JSON line a problem as on the Hugging Face hub; TACO, which has the same fields.
 
 Source: Hendrycks et al. 2021, "Measuring Coding Challenge Competence With APPS"; the layout that CodeRL reads.
+Li et al. 2023, "TACO: Topics in Algorithmic COde generation dataset".
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coderl.problems.examples import extract as example_tests
-from coderl.problems.json_files import parse_json, read_text, text_field
+from coderl.problems.json_files import OnBad, parse_json, read_text, refuse, text_field, write_json
+from coderl.problems.unread import refuse_unread_tests
 from coderl.types import (
     CallTest,
     InputError,
@@ -25,6 +27,10 @@ from coderl.types import (
 ExampleRules = Literal["default", "legacy", "file"]
 """Where example tests come from: the description by our rules, by the original's, or `example_input_output.json`."""
 
+_FIELDS = frozenset(
+    {"problem_id", "id", "question", "starter_code", "difficulty"}
+    | {"input_output", "solutions", "example_input_output"}
+)
 _FILES = ("input_output.json", "metadata.json", "solutions.json", "starter_code.py")
 
 
@@ -41,7 +47,7 @@ def splits(folder: Path) -> dict[str, Path]:
 
 
 def read_splits(
-    folder: Path, names: Iterable[str], *, example_rules: ExampleRules = "default"
+    folder: Path, names: Iterable[str], *, example_rules: ExampleRules = "default", on_bad: OnBad = refuse
 ) -> Iterator[LabelledProblem]:
     """Yield the problems of some splits of a folder.
 
@@ -49,13 +55,13 @@ def read_splits(
     numbers the problems of each split from zero, and ids must tell problems apart.
 
     Raises:
-        InputError: see `read_folder`.
+        InputError: see `read_folders`.
     """
     found = splits(folder)
     children = [child.name for split in found.values() for child in split.iterdir() if child.is_dir()]
     is_shared = len(set(children)) < len(children)
     for name in names:
-        for labelled in read_folders(found[name], example_rules=example_rules):
+        for labelled in read_folders(found[name], example_rules=example_rules, on_bad=on_bad):
             yield with_id_prefix(labelled, f"{name}-") if is_shared else labelled
 
 
@@ -65,16 +71,23 @@ def with_id_prefix(labelled: LabelledProblem, prefix: str) -> LabelledProblem:
     return dataclasses.replace(labelled, problem=shown)
 
 
-def read_folders(folder: Path, *, example_rules: ExampleRules = "default") -> Iterator[LabelledProblem]:
+def read_folders(
+    folder: Path, *, example_rules: ExampleRules = "default", on_bad: OnBad = refuse
+) -> Iterator[LabelledProblem]:
     """Yield the problems of a folder of problem folders, in the order of their names.
 
     Raises:
-        InputError: see `read_folder`.
+        InputError: see `read_folder`, where `on_bad` raises it.
     """
     for child in sorted(folder.iterdir()):
         if (child / "question.txt").exists() or any((child / name).exists() for name in _FILES):
-            refuse_leaving(child, folder)
-            yield read_folder(child, example_rules=example_rules)
+            try:
+                refuse_leaving(child, folder)
+                found = read_folder(child, example_rules=example_rules)
+            except InputError as error:
+                on_bad(error)
+                continue
+            yield found
 
 
 def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> LabelledProblem:
@@ -89,7 +102,7 @@ def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> Lab
     metadata = _optional_json(folder / "metadata.json") or {}
     examples = _optional_json(folder / "example_input_output.json") if example_rules == "file" else None
     starter = folder / "starter_code.py"
-    return _build(
+    return _Parts(
         problem_id=folder.name,
         description=description,
         where=folder / "question.txt",
@@ -99,8 +112,7 @@ def read_folder(folder: Path, *, example_rules: ExampleRules = "default") -> Lab
         tests_where=str(folder / "input_output.json"),
         solutions=_solutions(_optional_json(folder / "solutions.json"), str(folder / "solutions.json")),
         examples=examples,
-        example_rules=example_rules,
-    )
+    ).problem(example_rules)
 
 
 def _optional_json(path: Path) -> Any:
@@ -127,17 +139,28 @@ def refuse_leaving(path: Path, folder: Path) -> None:
         raise InputError(f"{path}: leads out of {folder}")
 
 
-def problem(record: dict[str, Any], where: str, *, example_rules: ExampleRules = "default") -> LabelledProblem:
+def problem(
+    record: dict[str, Any], where: str, *, number: int | None = None, example_rules: ExampleRules = "default"
+) -> LabelledProblem:
     """Return the problem of one record of the hub's form, whose tests and solutions are JSON inside strings.
+
+    Args:
+        record: its fields.
+        where: its place in the file, for complaints.
+        number: its place as a number, which names it where the record does not (TACO); None: it must name itself.
+        example_rules: how the example tests are found.
 
     Raises:
         InputError: the id or the question is missing, or a field is malformed.
     """
-    number = record.get("problem_id", record.get("id"))
-    if not isinstance(number, int | str) or isinstance(number, bool):
-        raise InputError(f"{where}: field 'problem_id' must be a number or text")
-    return _build(
-        problem_id=f"{number:04d}" if isinstance(number, int) else number,
+    refuse_unread_tests(record, _FIELDS, where)
+    own = record.get("problem_id", record.get("id"))
+    if own is None and number is not None:
+        own = f"taco_{number}"
+    if not isinstance(own, int | str) or isinstance(own, bool):
+        raise InputError(f"{where}: field 'problem_id' must be a number or text, found {type(own).__name__}")
+    return _Parts(
+        problem_id=f"{own:04d}" if isinstance(own, int) else own,
         description=text_field(record, "question", where),
         where=where,
         difficulty=_difficulty(record, where),
@@ -146,8 +169,7 @@ def problem(record: dict[str, Any], where: str, *, example_rules: ExampleRules =
         tests_where=f"{where} input_output",
         solutions=_solutions(_inner_json(record.get("solutions"), f"{where} solutions"), f"{where} solutions"),
         examples=_inner_json(record.get("example_input_output"), f"{where} example_input_output"),
-        example_rules=example_rules,
-    )
+    ).problem(example_rules)
 
 
 def _inner_json(value: Any, where: str) -> Any:
@@ -170,31 +192,33 @@ def _solutions(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _build(
-    *,
-    problem_id: str,
-    description: str,
-    where: Path | str,
-    difficulty: str,
-    starter_code: str,
-    input_output: Any,
-    tests_where: str,
-    solutions: tuple[str, ...],
-    examples: Any,
-    example_rules: ExampleRules,
-) -> LabelledProblem:
-    if not description.strip():
-        raise InputError(f"{where}: the question is empty")
-    fn_name = _fn_name(input_output, starter_code, tests_where)
-    if example_rules == "file":
-        shown = example_file_tests(examples, fn_name, f"{where} examples")
-    else:
-        shown = example_tests.extract(description, fn_name=fn_name, rules=example_rules)
-    return LabelledProblem(
-        Problem(problem_id, description, difficulty, fn_name, starter_code, shown),
-        hidden_tests=_tests(input_output, fn_name, starter_code, tests_where),
-        solutions=solutions,
-    )
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a folder's files or a record's fields hold, decoded, with where it stands for complaints."""
+
+    problem_id: str
+    description: str
+    where: Path | str
+    difficulty: str
+    starter_code: str
+    input_output: Any
+    tests_where: str
+    solutions: tuple[str, ...]
+    examples: Any
+
+    def problem(self, example_rules: ExampleRules) -> LabelledProblem:
+        if not self.description.strip():
+            raise InputError(f"{self.where}: the question is empty")
+        fn_name = _fn_name(self.input_output, self.starter_code, self.tests_where)
+        if example_rules == "file":
+            shown = example_file_tests(self.examples, fn_name, f"{self.where} examples")
+        else:
+            shown = example_tests.extract(self.description, fn_name=fn_name, rules=example_rules)
+        return LabelledProblem(
+            Problem(self.problem_id, self.description, self.difficulty, fn_name, self.starter_code, shown),
+            hidden_tests=_tests(self.input_output, fn_name, self.starter_code, self.tests_where),
+            solutions=self.solutions,
+        )
 
 
 def _fn_name(input_output: Any, starter_code: str, where: str) -> str | None:
@@ -220,14 +244,19 @@ def _tests(input_output: Any, fn_name: str | None, starter_code: str, where: str
         return ()
     if not isinstance(input_output, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(input_output).__name__}")
+    refuse_unread_tests(input_output, ("inputs", "outputs", "fn_name"), where)
     inputs, outputs = (input_output.get(key) or [] for key in ("inputs", "outputs"))
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
         raise InputError(f"{where}: inputs and outputs must be lists of one length")
     if fn_name is None:
-        return tuple(StdinTest(_joined(i), _joined(o)) for i, o in zip(inputs, outputs, strict=True))
-    if is_single_wrapped(outputs, starter_code):
+        pairs = enumerate(zip(inputs, outputs, strict=True))
+        return tuple(
+            StdinTest(_joined(i, f"{where}: inputs[{n}]"), _joined(o, f"{where}: outputs[{n}]")) for n, (i, o) in pairs
+        )
+    is_wrapped = is_single_wrapped(outputs, starter_code)
+    if is_wrapped:
         outputs = [output[0] for output in outputs]
-    return tuple(_call_test(i, o) for i, o in zip(inputs, outputs, strict=True))
+    return tuple(_call_test(i, o, is_wrapped) for i, o in zip(inputs, outputs, strict=True))
 
 
 def example_file_tests(value: Any, fn_name: str | None, where: str) -> tuple[UnitTest, ...]:
@@ -240,13 +269,32 @@ def example_file_tests(value: Any, fn_name: str | None, where: str) -> tuple[Uni
     return _tests(value, None if is_text else fn_name, "", where)
 
 
-def _call_test(arguments: Any, expected: Any) -> CallTest:
-    return CallTest(tuple(arguments) if isinstance(arguments, list) else (arguments,), expected)
+def _call_test(arguments: Any, expected: Any, is_wrapped: bool) -> CallTest:
+    arguments = arguments if isinstance(arguments, list) else [arguments]
+    return CallTest(tuple(map(_with_int_keys, arguments)), expected, is_wrapped)
 
 
-def _joined(text: Any) -> str:
-    """The text of an input or output that may be stored as a list of lines."""
-    return "\n".join(str(line) for line in text) if isinstance(text, list) else str(text)
+_INT_KEY = re.compile(r"0|-?[1-9][0-9]{0,999}", re.ASCII)
+
+
+def _with_int_keys(argument: Any) -> Any:
+    """A dictionary whose keys all write integers gets them back; JSON has no other keys than texts.
+
+    Deviation: the original does so for the first argument and then drops the others.
+    """
+    if isinstance(argument, dict) and argument and all(map(_INT_KEY.fullmatch, argument)):
+        return {int(key): value for key, value in argument.items()}
+    return argument
+
+
+def _joined(text: Any, where: str) -> str:
+    """The text of an input or output, which may be stored as a number or a list of lines."""
+    lines = text if isinstance(text, list) else [text]
+    for line in lines:
+        if not isinstance(line, str | int | float) or isinstance(line, bool):
+            found = "a list in the list of lines" if isinstance(line, list) else f"{line!r:.40}"
+            raise InputError(f"{where}: what a program reads or prints must be text, or a list of lines; found {found}")
+    return "\n".join(line if isinstance(line, str) else write_json(line) for line in lines)
 
 
 def is_single_wrapped(outputs: list[Any], starter_code: str = "") -> bool:

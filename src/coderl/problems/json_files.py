@@ -1,4 +1,4 @@
-"""JSON and JSON-lines files of data sets: UTF-8, optionally gzipped, integers of any length, one-line complaints."""
+"""Files of records (JSON lines, JSON lists, Parquet; gzip and zstd), and one-line complaints about one record."""
 
 from __future__ import annotations
 
@@ -7,16 +7,31 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from coderl import records
 from coderl.types import InputError
 
+OnBad = Callable[[InputError], None]
+"""Is given the complaint about each record that cannot be used; the reader goes on with the next one."""
+
 _MAX_DIGITS = 500_000
 """Of an integer. Reading one takes time with the square of its length: a second for these, a day for a hostile file."""
+
+
+def refuse(error: InputError) -> None:
+    """Stop at the first record that cannot be used: what `on_bad` is unless the caller says otherwise.
+
+    Raises:
+        InputError: always.
+    """
+    raise error
 
 
 @contextmanager
@@ -68,50 +83,92 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
-    return InputError(f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}: {error.reason})")
+def _not_utf8(where: Path | str, error: UnicodeDecodeError) -> InputError:
+    return InputError(f"{where}: not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}: {error.reason})")
+
+
+def read_records(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where it stands, fields) for each record of a file.
+
+    The file is JSON lines or one JSON list, as it is or compressed (`.gz`, `.zst`), or Parquet (`.parquet`). Lines that
+    are blank or begin with `#` are no records.
+
+    Raises:
+        InputError: the file is missing or not of the kind that its name says; or, where `on_bad` raises it, a line is
+            not UTF-8, too long or no JSON object.
+    """
+    values = _parquet_rows(path) if path.suffix == ".parquet" else _json_values(path, on_bad)
+    for where, value in values:
+        if isinstance(value, dict):
+            yield where, value
+        else:
+            on_bad(InputError(f"{where}: expected a JSON object, found {type(value).__name__}"))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a Parquet file; it is read in parts, for one row may hold megabytes of tests."""
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches(batch_size=16) for row in batch.to_pylist())
+            yield from ((f"{path}[{index}]", row) for index, row in enumerate(rows))
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: not a whole Parquet file ({_first_line(error)})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or _first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
-        yield io.TextIOWrapper(raw, encoding="utf-8-sig")
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    """The bytes of a file, decompressed as its name says; the codec of `pyarrow` spares a dependency on one more."""
+    if path.suffix == ".zst":
+        with path.open("rb") as packed, pa.CompressedInputStream(packed, "zstd") as stream:
+            yield io.BufferedReader(stream)
+    else:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
 
 
-def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where it stands, object) for each object of a JSON-lines file, or of a file that is one JSON list.
-
-    Raises:
-        InputError: the file is missing, not UTF-8, not gzip though named so, or a line is too long or no JSON object.
-    """
+def _json_values(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     try:
         with _opened(path) as file:
-            for where, value in _values(path, file):
-                if not isinstance(value, dict):
-                    raise InputError(f"{where}: expected a JSON object, found {type(value).__name__}")
-                yield where, value
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from None
+            yield from _lines(path, file, on_bad)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: not a whole gzip file ({error})") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror or _first_line(error)})") from None
 
 
-def _values(path: Path, file: io.TextIOWrapper) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, file: io.BufferedIOBase, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     limit = records.MAX_JSON_BYTES
-    for number, line in enumerate(iter(lambda: file.readline(limit + 1), ""), start=1):
-        is_list = line.lstrip().startswith("[")
-        text = line + file.read(limit + 1 - len(line)) if is_list else line
-        if len(text) > limit:
-            raise InputError(f"{path}:{number}: more than {limit:,} characters of JSON")
-        if not line.strip():
+    for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
+        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        is_list = line.lstrip().startswith(b"[")
+        content = line + file.read(limit + 1 - len(line)) if is_list else line
+        where = str(path) if is_list else f"{path}:{number}"
+        if len(content) > limit:
+            raise InputError(f"{path}:{number}: more than {limit:,} bytes of JSON")
+        if not line.strip() or line.lstrip().startswith(b"#"):
+            continue
+        try:
+            value = parse_json("\n" * (number - 1) * is_list + _decoded(content, where), where)
+        except InputError as error:
+            on_bad(error)
             continue
         if is_list:
-            whole = parse_json("\n" * (number - 1) + text, str(path))
-            yield from ((f"{path}[{index}]", value) for index, value in enumerate(whole))
+            yield from ((f"{path}[{index}]", item) for index, item in enumerate(value))
             return
-        yield f"{path}:{number}", parse_json(line, f"{path}:{number}")
+        yield where, value
+
+
+def _decoded(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(where, error) from None
 
 
 def text_field(record: dict[str, Any], name: str, where: str, *, default: str | None = None) -> str:

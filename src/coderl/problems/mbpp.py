@@ -11,8 +11,10 @@ import re
 from collections import Counter
 from typing import Any
 
+from coderl.problems.assertions import assert_test
 from coderl.problems.json_files import text_field, texts_field
 from coderl.problems.literals import parse_program
+from coderl.problems.unread import refuse_unread_tests
 from coderl.types import (
     AssertTest,
     InputError,
@@ -24,26 +26,31 @@ SPLITS = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(51
 """The official splits by task id; `prompt` holds the few-shot examples."""
 
 
+_FIELDS = frozenset(
+    {"task_id", "text", "prompt", "code", "test_list", "test_setup_code", "test_imports", "challenge_test_list", "test"}
+)
+
+
 def split_of(record: dict[str, Any]) -> str | None:
     """Return the split to which the authors assigned a record, None for a task id that is not theirs."""
     return next((name for name, ids in SPLITS.items() if record.get("task_id") in ids), None)
 
 
-def problem(
-    record: dict[str, Any], where: str, *, num_shown_tests: int | None = None, with_challenge_tests: bool = False
-) -> LabelledProblem:
-    """Return the problem of one record.
+def problem(record: dict[str, Any], where: str, *, num_shown_tests: int | None = None) -> LabelledProblem:
+    """Return the problem of one record; its `challenge_test_list` grades nothing, as in the official evaluation.
+
+    MBPP+ as it stands on the hub has a field `test` with many more inputs and their outputs: it grades too.
 
     Args:
         record: its fields, of either edition.
         where: its place in the file, for complaints.
         num_shown_tests: None for the official setting, where the prompt shows every test and all of them grade; a
             number k < len(tests) shows the first k, and only the others grade; a larger one is the official setting.
-        with_challenge_tests: grade by `challenge_test_list` too, which the official evaluation leaves out.
 
     Raises:
         InputError: a field is missing or malformed.
     """
+    refuse_unread_tests(record, _FIELDS, where)
     task_id = record.get("task_id")
     if not isinstance(task_id, int):
         raise InputError(f"{where}: field 'task_id' must be a number, found {task_id!r}")
@@ -52,11 +59,11 @@ def problem(
         raise InputError(f"{where}: the task's text is empty")
     solution = _newlines(text_field(record, "code", where))
     asserts = texts_field(record, "test_list", where)
-    tests = _tests(asserts, record, where)
+    tests = _tests("test_list", record, where)
     num_shown = len(tests) if num_shown_tests is None else num_shown_tests
     hidden = tests[num_shown:] if num_shown < len(tests) else tests
-    if with_challenge_tests:
-        hidden += _tests(texts_field(record, "challenge_test_list", where), record, where)
+    if plus := text_field(record, "test", where, default=""):
+        hidden += (assert_test(_newlines(plus), f"{where}: field 'test'"),)
     return LabelledProblem(
         Problem(
             f"mbpp_{task_id}",
@@ -69,11 +76,14 @@ def problem(
     )
 
 
-def _tests(asserts: tuple[str, ...], record: dict[str, Any], where: str) -> tuple[AssertTest, ...]:
+def _tests(name: str, record: dict[str, Any], where: str) -> tuple[AssertTest, ...]:
     """Imports run with the assert; set-up code runs after the program, whose classes tasks 367 and 927 use in it."""
     setup = _newlines(text_field(record, "test_setup_code", where, default=""))
     imports = "".join(f"{line}\n" for line in texts_field(record, "test_imports", where))
-    return tuple(AssertTest(imports + _newlines(code).strip(), setup) for code in asserts)
+    return tuple(
+        assert_test(imports + _newlines(code).strip(), f"{where}: field '{name}[{index}]'", setup)
+        for index, code in enumerate(texts_field(record, name, where))
+    )
 
 
 def _newlines(text: str) -> str:

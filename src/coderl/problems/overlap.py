@@ -86,4 +86,4 @@ def overlap(
 
 
 def _lines(program: str) -> Iterator[str]:
-    return (line.strip() for line in program.splitlines() if line.strip())
+    return (line.strip() for line in program.split("\n") if line.strip())

@@ -23,7 +23,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print one remark."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def facts(self, facts: dict[str, Any], out: Path | None = None) -> None:
         """Print what came of a command on standard output, in the one form that all commands end with."""

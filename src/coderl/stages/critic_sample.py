@@ -91,5 +91,7 @@ def _facts(candidates: tables.PartedTable, searches: tables.PartedTable) -> Fact
 
 def run_example_tests(executor: JobRunner, items: list[tuple[Problem, Program]]) -> list[Verdict]:
     """Return what the example tests of their problems say of some programs."""
-    jobs = (Job(program.code, problem.example_tests, fn_name=problem.fn_name) for problem, program in items)
+    jobs = (
+        Job(program.code, problem.example_tests, problem.fn_name, prelude=problem.prelude) for problem, program in items
+    )
     return list(executor.run(jobs))

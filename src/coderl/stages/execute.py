@@ -99,4 +99,4 @@ def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job
     unit_tests = labelled.hidden_tests if tests == "hidden" else labelled.problem.example_tests
     if not unit_tests:
         return None
-    return Job(program.code, unit_tests, fn_name=labelled.problem.fn_name, checker=labelled.checker)
+    return Job(program.code, unit_tests, labelled.problem.fn_name, labelled.checker, labelled.problem.prelude)

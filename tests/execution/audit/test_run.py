@@ -40,7 +40,7 @@ BATTERY = {case.name: case for case in load_battery()}
 def test_the_battery_is_large_and_well_formed() -> None:
     """Our battery has the promised number of cases a group, each with tests and a right verdict of known name."""
     groups = Counter(case.group for case in BATTERY.values())
-    assert sum(groups.values()) == len(load_battery()) >= 80
+    assert sum(groups.values()) == len(load_battery()) >= 270
     assert set(groups) == set(GROUPS)
     assert groups["benign"] >= 30
     assert groups["cheat"] >= 20
@@ -59,7 +59,7 @@ def test_the_battery_is_large_and_well_formed() -> None:
 
 def test_no_program_names_a_place_of_its_own_to_harm() -> None:
     """Programs that write, delete or connect take the place from their input: no path of the machine is in them."""
-    harmless = ("/dev/stdin", "/dev/null", "/dev/shm/crl-", "/tmp/crl-", "/proc/", "/bin/echo", "/tests", "/secret")
+    harmless = ("/dev/std", "/dev/null", "/dev/shm/crl-", "/tmp/crl-", "/proc/", "/bin/echo", "/tests", "/secret")
     for case in BATTERY.values():
         for word in case.code.replace('"', " ").replace("'", " ").split():
             if word.startswith(("/dev", "/tmp", "/etc", "/home", "/root", "/usr", "/var", "/bin", "~")):

@@ -143,6 +143,33 @@ def test_a_wrong_token_gets_nothing(service: Service) -> None:
         ),
         (b'{"programs": [{"code": "x", "tests": [{"args": []}]}], "max_answer_bytes": 1}', 400),
         (b'{"programs": [], "max_answer_bytes": 1}', 200),
+        (b'{"programs": [], "max_answer_bytes": 1e999}', 400),
+        (b'{"programs": [], "max_answer_bytes": NaN}', 400),
+        (b'{"programs": [], "max_answer_bytes": true}', 400),
+        (b'{"programs": [], "max_answer_bytes": -1}', 400),
+        (b'{"programs": [], "max_answer_bytes": ' + b"9" * 5000 + b"}", 400),
+        (b'{"programs": {}, "max_answer_bytes": 1}', 400),
+        (b'{"programs": [3], "max_answer_bytes": 1}', 400),
+        (b"[" * 100_000, 400),
+        (b"[]", 400),
+        (b"", 400),
+        (b"\xff", 400),
+        *(
+            (b'{"programs": [{"code": "x", "fn_name": "f", "tests": [%s]}], "max_answer_bytes": 1}' % test, 400)
+            for test in (
+                b'{"args": [{"t": "Decimal", "v": "abc"}]}',
+                b'{"args": [1]}, {"args": 3}',
+                b'{"args": [{"t": "Opaque", "v": []}]}',
+                b'{"args": [{"v": 1}]}',
+                b'{"stdin": ["1"]}',
+                b'{"stdin": "\\ud800"}',
+                b'{"other": 1}',
+                b'"stdin"',
+                b"null",
+            )
+        ),
+        (b'{"programs": [{"code": "x", "tests": {"stdin": ""}}], "max_answer_bytes": 1}', 400),
+        (b'{"programs": [{"code": "\\ud800", "tests": [{"stdin": ""}]}], "max_answer_bytes": 1}', 400),
     ],
 )
 def test_malformed_requests_are_refused(service: Service, body: bytes, status: int) -> None:

@@ -251,7 +251,7 @@ def test_what_a_killed_program_left_unread_does_not_reach_the_next() -> None:
         contact.send({"call": 1, "path": "stale", "args": [], "kwargs": {}})
         contact.send({"end": 1})
         contact.close()
-        worker = Worker(config, zygote, Gate())
+        worker = Worker(config, zygote, Gate(1))
         assert worker.run(Job("def f(i):\n    return i * 'x' * 99", JUDGED, "f")).outcome is Outcome.PASSED_TEST
         assert worker.run(Job("def f(i):\n    return i * 'y' * 99", JUDGED, "f")).outcome is Outcome.FAILED_TEST
     finally:

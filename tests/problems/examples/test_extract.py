@@ -91,6 +91,17 @@ def test_flaw_codewars_prose():
     assert extract(statement, "is_even") == (CallTest((2,), True), CallTest((3,), False))
 
 
+@pytest.mark.parametrize("char", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_only_a_newline_ends_a_line(char: str):
+    """`str.splitlines` cuts at ten other characters; the original reads lines of a file."""
+    text = f"-----Example-----\nInput\n1{char}2\n\nOutput\n3{char}4\n"
+    assert extract(text) == (StdinTest(f"1{char}2\n", f"3{char}4\n"),)
+    doubled = text.replace(char, 2 * char)  # cut there, the empty piece between would end the capture
+    assert extract_legacy(doubled) == {"inputs": [f"1{char}{char}2\n"], "outputs": [f"3{char}{char}4\n"]}
+    assert extract(text.replace("\n", "\r\n")) == (StdinTest(f"1{char}2\n", f"3{char}4\n"),)
+    assert extract(f"f(1) => 'a{char}b'", fn_name="f") == (CallTest((1,), f"a{char}b"),)
+
+
 def test_legacy_drops_all_when_inputs_and_outputs_differ_in_number():
     statement = "-----Example-----\nInput\n1\n\nOutput\n2\n\nInput\n3\n"
     assert extract_legacy(statement) is None

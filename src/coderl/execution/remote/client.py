@@ -1,8 +1,8 @@
 """The client of `serve`, with the interface of `Executor`: it sends programs and inputs, and judges what comes back.
 
-Expected outputs stay here. A test that does not pass in a child that ran others before is asked for again, first in a
-fresh child, as the local executor does. Jobs with code of the tests' own (a checker, assertions) are run by a local
-executor, for that code holds answers.
+Expected outputs stay here. A test that does not pass in a child that ran others before is asked for again alone, and if
+it passes then, every test is, as the local executor does. Jobs with code of the tests' own (a checker, assertions) are
+run by a local executor, for that code holds answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from coderl.execution import judge
-from coderl.execution.config import LEVELS, ExecutionConfig, Job
+from coderl.execution.config import LEVELS, ExecutionConfig, Job, prelude_of
 from coderl.execution.pool import Executor
 from coderl.execution.sandbox import values
 from coderl.types import (
@@ -63,7 +63,11 @@ class _State:
     """How far the judging of a job has come."""
 
     job: Job
-    verdicts: list[tuple[Outcome, str | None, str, int | None]] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    is_doubted: bool = False
+    """The next test failed in a child that had run others: it is asked for again, alone."""
+    is_alone: bool = False
+    """It passed then: every test is asked for alone, from the first on."""
     cpu_s: float = 0.0
     wall_s: float = 0.0
     isolation: str = "unsafe"
@@ -73,8 +77,16 @@ class _State:
 
     @property
     def tests(self) -> tuple[Any, ...]:
-        """The tests that are still to be judged."""
-        return self.job.tests[len(self.verdicts) :]
+        """The tests to ask for next, in one child."""
+        first = len(self.verdicts)
+        return self.job.tests[first : first + 1] if self.is_doubted or self.is_alone else self.job.tests[first:]
+
+    def add(self, verdict: Verdict, stop: str) -> None:
+        """Take the verdict on the next test."""
+        self.verdicts.append(verdict)
+        self.is_doubted = False
+        is_last = len(self.verdicts) == len(self.job.tests)
+        self.is_settled = is_last or (stop == "first_failure" and verdict.outcome is not Outcome.PASSED_TEST)
 
 
 class RemoteExecutor:
@@ -169,45 +181,46 @@ class RemoteExecutor:
     def _take(self, state: _State, reply: dict[str, Any]) -> None:
         if "fault" in reply:
             return _note_fault(state, str(reply["fault"]), is_final=bool(reply.get("is_final")))
-        num_before = len(state.verdicts)
         state.cpu_s, state.wall_s = state.cpu_s + float(reply["cpu_s"]), state.wall_s + float(reply["wall_s"])
         state.isolation = str(reply["isolation"])
-        error = (reply["error_subtype"], str(reply["message"]), reply["error_line"])
-        for offset, (test, number, answer) in enumerate(
-            zip(state.tests, reply["test_outcomes"], reply["answers"], strict=True)
-        ):
-            if number is None:
-                break
-            outcome = Outcome(number)
-            if outcome is not Outcome.PASSED_TEST:
-                state.verdicts.append((outcome, *error))
-                state.is_settled = self.config.stop == "first_failure"
-            elif self._is_right(test, answer):
-                state.verdicts.append((outcome, None, "", None))
-            else:
-                # The first test of a child is as good as alone in it; any other is asked for again.
-                if offset == 0:
-                    state.verdicts.append((Outcome.FAILED_TEST, None, "", None))
-                    state.is_settled = self.config.stop == "first_failure"
-                break
-        if len(state.verdicts) == num_before:
+        failure = Verdict(None, reply["error_subtype"], str(reply["message"]), reply["error_line"])
+        asked = zip(state.tests, reply["test_outcomes"], reply["answers"], strict=True)
+        found = [self._verdict(test, number, answer, failure) for test, number, answer in asked if number is not None]
+        if not found:
             raise ValueError("no test was run")
-        if state.is_settled or not state.tests:
+        if state.is_doubted and found[0].outcome is Outcome.PASSED_TEST:
+            state.verdicts, state.is_doubted, state.is_alone = [], False, True
+            return None
+        for offset, verdict in enumerate(found):
+            # The first test of a child is as good as alone in it, and an error was decided alone on the service.
+            if offset and verdict.outcome is Outcome.FAILED_TEST:
+                state.is_doubted = True
+                break
+            state.add(verdict, self.config.stop)
+            if verdict.outcome is Outcome.FAILED_TEST:
+                break
+        if state.is_settled:
             state.result = _result(state)
         return None
+
+    def _verdict(self, test: StdinTest | CallTest, number: int, answer: dict[str, Any], failure: Verdict) -> Verdict:
+        outcome = Outcome(number)
+        if outcome is not Outcome.PASSED_TEST:
+            return replace(failure, outcome=outcome)
+        return Verdict(outcome if self._is_right(test, answer) else Outcome.FAILED_TEST)
 
     def _is_right(self, test: StdinTest | CallTest, answer: dict[str, Any]) -> bool:
         if "too_long" in answer:
             return False
         if isinstance(test, StdinTest):
             return judge.compare_stdout(base64.b64decode(answer["stdout"]), test.stdout, self.config.comparator)
-        return judge.compare_value(values.decode(answer["value"]), test.expected, self.config.comparator)
+        return judge.compare_returned(values.decode(answer["value"]), test, self.config.comparator)
 
     # -------------------------------------------------------------------------------------------------------- wire
 
     def _ask(self, waiting: list[_State]) -> list[dict[str, Any]]:
         """Return the service's reply for each job, faults where it gave none."""
-        programs = [_program(state) for state in waiting]
+        programs = [_program(state, self.config) for state in waiting]
         # A power of two over all of them tells the service nothing of one expected output.
         longest = max(_expected_size(test) for state in waiting for test in state.tests)
         limit = max(1 << 20, 1 << (4 * longest).bit_length())
@@ -279,7 +292,7 @@ def _is_remote(job: Job) -> bool:
     return job.checker is None and all(isinstance(test, StdinTest | CallTest) for test in job.tests)
 
 
-def _program(state: _State) -> dict[str, Any]:
+def _program(state: _State, config: ExecutionConfig) -> dict[str, Any]:
     """What goes over the wire: the program and the inputs that are missing, no output."""
     tests = [
         {"stdin": test.stdin}
@@ -287,7 +300,9 @@ def _program(state: _State) -> dict[str, Any]:
         else {"args": [values.encode(value) for value in test.args]}
         for test in state.tests
     ]
-    return {"code": state.job.code, "fn_name": state.job.fn_name, "tests": tests}
+    program = {"code": state.job.code, "fn_name": state.job.fn_name, "tests": tests}
+    prelude = prelude_of(state.job, config)
+    return program | ({"prelude": prelude} if prelude else {})
 
 
 def _expected_size(test: StdinTest | CallTest) -> int:
@@ -302,14 +317,11 @@ def _note_fault(state: _State, text: str, *, is_final: bool = False) -> None:
 
 
 def _result(state: _State) -> Verdict:
-    outcome, subtype, message, line = min(state.verdicts, key=lambda verdict: verdict[0])
-    outcomes = tuple(verdict[0] for verdict in state.verdicts)
-    return Verdict(
-        outcome=outcome,
-        error_subtype=subtype,
-        message=message,
-        error_line=line,
-        test_outcomes=outcomes + (None,) * len(state.tests),
+    outcomes = [verdict.outcome for verdict in state.verdicts]
+    worst = min((verdict for verdict in state.verdicts), key=lambda verdict: verdict.outcome or Outcome.COMPILE_ERROR)
+    return replace(
+        worst,
+        test_outcomes=(*outcomes, *[None] * (len(state.job.tests) - len(outcomes))),
         cpu_s=state.cpu_s,
         wall_s=state.wall_s,
         isolation=state.isolation,

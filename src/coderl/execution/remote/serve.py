@@ -1,32 +1,33 @@
 """The executor as a small HTTP service: whole programs with their inputs in, answers out, never an expected output.
 
-    POST /v1/run      {"programs": [{"code", "fn_name", "tests": [{"stdin"} or {"args"}]}], "max_answer_bytes"}
-                      -> one JSON line a program, in order, as they finish
+    POST /v1/run      {"programs": [{"code", "fn_name", "prelude", "tests": [{"stdin"} or {"args"}]}],
+                       "max_answer_bytes"} -> one JSON line a program, in order, as they finish
     GET  /v1/health   -> limits, level of isolation, workers
 
 A line has `test_outcomes` (PASSED_TEST where there is an answer to judge), `answers` (`{"stdout"}` in base64,
 `{"value"}` or `{"too_long"}`), what is known of an error, and the resources used; or `fault`. Both need the header
-`Authorization: Bearer TOKEN`. The service listens on the loopback address unless told otherwise, and speaks plain HTTP:
-put it behind a proxy with TLS before it leaves the machine. Comparison is the client's: see `client`.
+`Authorization: Bearer TOKEN`; a connection carries one request (see `protocol`). The service listens on the loopback
+address unless told otherwise, and speaks plain HTTP: put it behind a proxy with TLS before it leaves the machine.
+Comparison is the client's: see `client`.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import hmac
 import json
 import logging
 import secrets
+import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
 from coderl.execution.config import ExecutionConfig, Job
-from coderl.execution.pool import Executor
+from coderl.execution.pool import Executor, check
+from coderl.execution.remote import protocol
 from coderl.execution.sandbox import values
 from coderl.types import (
     CallTest,
@@ -35,9 +36,7 @@ from coderl.types import (
     Verdict,
 )
 
-MAX_REQUEST_BYTES = 256 << 20
-_MAX_REQUESTS = 16
-_log = logging.getLogger(__name__)
+_MAX_ANSWER_BYTES = 1 << 40
 
 
 class OpenRunner:
@@ -67,8 +66,9 @@ class OpenRunner:
         Raises:
             InputError: a program is not as the interface says.
         """
-        work = [self._job(program) for program in programs]
+        work: list[tuple[Job, list[str]]] = []
         try:
+            work += [self._job(program) for program in programs]
             for names, result in zip(
                 [names for _, names in work], self.executor.run(job for job, _ in work), strict=True
             ):
@@ -78,26 +78,41 @@ class OpenRunner:
                 self._answers.pop(name, None)
 
     def _job(self, program: dict[str, Any]) -> tuple[Job, list[str]]:
-        try:
-            code, fn_name, given = program["code"], program.get("fn_name"), program["tests"]
-            with self._lock:
-                names = [f"{self._names + n}" for n in range(len(given))]
-                self._names += len(given)
-            if not isinstance(code, str) or not isinstance(fn_name, str | None) or not given:
-                raise TypeError("code and fn_name are text, and there is at least one test")
-            job = Job(code, tuple(map(_open_test, given, names)), fn_name)
-            self._answers.update(dict.fromkeys(names))
-            return job, names
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"a program is not as the interface says: {type(error).__name__}: {error}") from None
+        given = program.get("tests")
+        texts = [program.get("code"), program.get("fn_name") or "", program.get("prelude") or ""]
+        if not all(isinstance(text, str) and _is_encodable(text) for text in texts):
+            raise InputError("code, fn_name and prelude must be text")
+        if not isinstance(given, list) or not given or not all(isinstance(test, dict) for test in given):
+            raise InputError("tests must be a list of objects, at least one")
+        code, fn_name, prelude = texts
+        with self._lock:
+            names = [f"{self._names + n}" for n in range(len(given))]
+            self._names += len(given)
+        job = Job(code, tuple(map(_open_test, given, names)), fn_name or None, prelude=prelude)
+        check(job)
+        self._answers.update(dict.fromkeys(names))
+        return job, names
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether a text can be handed to a program: a lone surrogate that stands for no byte cannot."""
+    try:
+        return text.encode("utf-8", "surrogateescape") is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _open_test(given: dict[str, Any], name: str) -> StdinTest | CallTest:
     if "stdin" in given:
         if not isinstance(given["stdin"], str):
-            raise TypeError("stdin is text")
+            raise InputError("stdin must be text")
         return StdinTest(given["stdin"], name)
-    return CallTest(tuple(values.decode(argument) for argument in given["args"]), name)
+    if not isinstance(given.get("args"), list):
+        raise InputError("a test must have stdin, a text, or args, a list")
+    try:
+        return CallTest(tuple(values.decode(argument) for argument in given["args"]), name)
+    except Exception as error:  # what decoding forged values raises is anybody's guess; that they are forged is not
+        raise InputError(f"args are not encoded values ({type(error).__name__})") from None
 
 
 def _reply(result: Verdict, answers: list[Any], max_answer_bytes: int) -> dict[str, Any]:
@@ -122,6 +137,27 @@ def _answer(got: Any, max_answer_bytes: int) -> dict[str, Any] | None:
 # ------------------------------------------------------------------------------------------------------------- http
 
 
+def _parsed(body: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The programs of a request, and how long an answer may be.
+
+    Raises:
+        RefusedError: the body is not as the interface says.
+    """
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        raise protocol.RefusedError(HTTPStatus.BAD_REQUEST, "the body is not JSON") from None
+    programs, limit = (request.get(name) if isinstance(request, dict) else None for name in _REQUEST)
+    if not isinstance(programs, list) or not all(isinstance(program, dict) for program in programs):
+        raise protocol.RefusedError(HTTPStatus.BAD_REQUEST, "programs must be a list of objects")
+    if type(limit) is not int or not 0 < limit <= _MAX_ANSWER_BYTES:
+        raise protocol.RefusedError(HTTPStatus.BAD_REQUEST, "max_answer_bytes must be a number of bytes")
+    return programs, limit
+
+
+_REQUEST = ("programs", "max_answer_bytes")
+
+
 class Service:
     """The service on an address. Use as a context manager, or `serve_forever`.
 
@@ -136,8 +172,12 @@ class Service:
         self.config = config or ExecutionConfig()
         self.token = token or secrets.token_urlsafe(24)
         self._runner = OpenRunner(self.config)
+        routes: dict[tuple[str, str], protocol.Handler] = {
+            ("GET", "/v1/health"): lambda body: self._health(),
+            ("POST", "/v1/run"): self._run,
+        }
         try:
-            self._server = _Server((host, port), self._runner, self.config, self.token)
+            self._server = protocol.Server((host, port), self.token, routes)
         except (OSError, OverflowError) as error:
             raise InputError(f"cannot listen on {host}:{port}: {error}") from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="coderl-service", daemon=True)
@@ -146,12 +186,23 @@ class Service:
     def url(self) -> str:
         """Where the service listens."""
         host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
 
     @property
     def isolation(self) -> str:
         """The level that was reached; known once entered."""
         return self._runner.executor.isolation
+
+    def _health(self) -> dict[str, Any]:
+        limits = {name: getattr(self.config, name) for name in _LIMIT_NAMES}
+        return {"isolation": self.isolation, "limits": limits, "num_workers": self.config.num_workers}
+
+    def _run(self, body: bytes) -> Iterator[dict[str, Any]]:
+        programs, limit = _parsed(body)
+        try:
+            yield from self._runner.run(programs, limit)
+        except InputError as error:
+            raise protocol.RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
     def __enter__(self) -> Service:
         try:
@@ -178,10 +229,14 @@ def main_serve(
 ) -> int:
     """Serve until interrupted; print the address, and the token where it was made here. Return 0.
 
+    Each request is a line on standard error: who, what, status, size, time.
+
     Raises:
         InputError: the address cannot be used.
         SandboxError: the isolation that the config asks for cannot be had.
     """
+    protocol.log.addHandler(logging.StreamHandler(sys.stderr))
+    protocol.log.setLevel(logging.INFO)
     with Service(config, host=host, port=port, token=token) as service:
         print(f"{service.url}  isolation {service.isolation}, {service.config.num_workers} workers", flush=True)
         if token is None:
@@ -193,124 +248,4 @@ def main_serve(
     return 0
 
 
-class _Server(ThreadingHTTPServer):
-    """The sockets and what the handlers need."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], runner: OpenRunner, config: ExecutionConfig, token: str) -> None:
-        super().__init__(address, _Handler)
-        self.runner, self.config, self.token = runner, config, token
-        self.free_places = threading.BoundedSemaphore(_MAX_REQUESTS)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a connection that broke; the client asks again."""
-        _log.debug("connection of %s broke", client_address, exc_info=True)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    timeout = 600
-
-    @property
-    def _service(self) -> _Server:
-        assert isinstance(self.server, _Server)
-        return self.server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Leave the terminal alone."""
-        _log.debug(format, *args)
-
-    def do_GET(self) -> None:
-        """Answer /v1/health."""
-        if not self._is_allowed("/v1/health"):
-            return
-        config = self._service.config
-        limits = {name: getattr(config, name) for name in _LIMIT_NAMES}
-        self._send(
-            HTTPStatus.OK, {"isolation": self._service.runner.executor.isolation, "limits": limits} | _size(config)
-        )
-
-    def do_POST(self) -> None:
-        """Answer /v1/run."""
-        body = self._body()
-        if body is None or not self._is_allowed("/v1/run"):
-            return None
-        if not self._service.free_places.acquire(blocking=False):
-            return self._send(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "busy"}, {"Retry-After": "1"})
-        try:
-            self._run(body)
-        finally:
-            self._service.free_places.release()
-        return None
-
-    def _run(self, body: bytes) -> None:
-        try:
-            request = json.loads(body)
-            replies = self._service.runner.run(list(request["programs"]), int(request["max_answer_bytes"]))
-            first = next(replies, None)
-        except (InputError, ValueError, TypeError, KeyError, RecursionError) as error:
-            return self._send(HTTPStatus.BAD_REQUEST, {"error": f"{type(error).__name__}: {error}"})
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "application/x-ndjson")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for reply in [] if first is None else _chain(first, replies):
-            line = json.dumps(reply).encode("ascii") + b"\n"
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-        self.wfile.write(b"0\r\n\r\n")
-        return None
-
-    def _body(self) -> bytes | None:
-        """The request's body; None, and an answer sent, where it is missing or too large."""
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length[:12]) > MAX_REQUEST_BYTES:
-            self.close_connection = True
-            self._send(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"at most {MAX_REQUEST_BYTES} bytes, with a length"}
-            )
-            return None
-        if not self._has_token():  # a stranger's megabytes are not even read
-            self.close_connection = True
-            self._send(HTTPStatus.UNAUTHORIZED, {"error": "a bearer token is needed"})
-            return None
-        return self.rfile.read(int(length))
-
-    def _has_token(self) -> bool:
-        given = self.headers.get("Authorization", "").encode("utf-8", "replace")
-        return hmac.compare_digest(given, b"Bearer " + self._service.token.encode())
-
-    def _is_allowed(self, path: str) -> bool:
-        if not self._has_token():
-            self._send(HTTPStatus.UNAUTHORIZED, {"error": "a bearer token is needed"})
-            return False
-        if self.path != path:
-            self._send(HTTPStatus.NOT_FOUND, {"error": f"no {self.path}"})
-            return False
-        return True
-
-    def _send(self, status: HTTPStatus, message: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(message).encode("ascii")
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            **(headers or {}),
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-
 _LIMIT_NAMES = ("cpu_limit_s", "wall_limit_s", "memory_limit_bytes", "output_limit_bytes")
-
-
-def _size(config: ExecutionConfig) -> dict[str, Any]:
-    return {"num_workers": config.num_workers}
-
-
-def _chain(first: dict[str, Any], rest: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield first
-    yield from rest

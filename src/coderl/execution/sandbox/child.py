@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
 import gc
-import importlib
 import io
 import json
 import marshal
@@ -27,22 +27,28 @@ PROGRAM = "<program>"
 """File name of the program in tracebacks."""
 _INLINE_BYTES = 48 << 10
 """Larger messages travel as a file: a packet has a limit."""
+_DEEP = 10_000
+"""Frames that our own code may take to read a nested value."""
 
 # Bound now: a program may replace any of them for itself.
-_write, _exit, _loads, _clock = os.write, os._exit, json.loads, time.process_time
+_write, _exit, _loads, _clock, _collect = os.write, os._exit, json.loads, time.process_time, gc.collect
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _HELLO = b'{"hello":1}'
 _values: Any = None
-"""The module `values`, given by the zygote: in here nothing of the package is importable."""
+_tester: Any = None
+_witness: Any = None
+"""The modules of these names, given by the zygote: in here nothing of the package is importable."""
 
 
-def install(values: Any) -> None:
-    """Give this module its sibling (both are loaded by path)."""
-    global _values
-    _values = values
+def install(values: Any, tester: Any, witness: Any) -> None:
+    """Give this module its siblings (all are loaded by path), and all programs to come their `open`."""
+    global _values, _tester, _witness
+    _values, _tester, _witness = values, tester, witness
+    _open_streams_too.__name__ = _open_streams_too.__qualname__ = "open"
+    builtins.open = io.open = _open_streams_too  # type: ignore[assignment]
 
 
-def main(file_fd: int, out_fd: int, channel_fd: int, prelude: dict[str, Any]) -> None:
+def main(file_fd: int, out_fd: int, channel_fd: int, prelude: types.ModuleType) -> None:
     """Run the job in `file_fd` and end the process; never returns."""
     code = 1
     try:
@@ -54,8 +60,8 @@ def main(file_fd: int, out_fd: int, channel_fd: int, prelude: dict[str, Any]) ->
             channel.send({"fault": _describe(error)["message"]})
             return
         _write(channel_fd, _HELLO)
-        if job["kind"] == "judge":
-            _Judge(job, channel).run()
+        if job["kind"] == "tester":
+            _tester.Tester(job, channel, _describe).run()
             code = 0
         elif job["kind"] == "stdin":
             code = _run_stdin_tests(job, file_fd, channel)
@@ -72,6 +78,7 @@ class Channel:
 
     def __init__(self, fd: int, out_fd: int) -> None:
         self.fd, self.out_fd = fd, out_fd
+        self._end: socket.socket | None = None
 
     def send(self, message: dict[str, Any]) -> bool:
         """Report; False where the program closed the channel."""
@@ -96,8 +103,9 @@ class Channel:
 
     def receive(self) -> dict[str, Any]:
         """One message from the parent; ends the process where the parent is gone."""
-        with socket.socket(fileno=os.dup(self.fd)) as end:
-            raw, fds, _flags, _address = socket.recv_fds(end, 1 << 17, 1)
+        if self._end is None:
+            self._end = socket.socket(fileno=os.dup(self.fd))
+        raw, fds, _flags, _address = socket.recv_fds(self._end, 1 << 17, 1)
         if not raw:
             _exit(1)
         if fds:
@@ -141,10 +149,16 @@ def _failure(error: BaseException) -> dict[str, Any] | None:
 
 def _compile(job: dict[str, Any], channel: Channel) -> types.CodeType | None:
     try:
-        return compile(job["code"], PROGRAM, "exec", dont_inherit=True)
+        return compile(job["code"].removeprefix("\ufeff"), PROGRAM, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         channel.send({"fatal": "compile", "error": _describe(error)})
         return None
+
+
+def _run_before(before: str | None, namespace: dict[str, Any]) -> None:
+    """Run what the data set puts before every program; the program's own lines keep their numbers."""
+    if before:
+        exec(compile(before, "<prelude>", "exec", dont_inherit=True), namespace)
 
 
 # Programs that read standard input
@@ -158,14 +172,16 @@ def _run_stdin_tests(job: dict[str, Any], file_fd: int, channel: Channel) -> int
     error = None
     for index, text in enumerate(job["tests"]):
         _open_standard_files(text, file_fd, channel.out_fd)
-        error = _run_script(code)
-        if error is not None:
-            channel.send({"test": index, "error": error, "cpu": _clock()})
-            break
+        error = _run_script(code, job["code"], job.get("before"))
         try:
             end = os.lseek(channel.out_fd, 0, os.SEEK_END)
-            _write(channel.fd, b'{"test":%d,"end":%d,"cpu":%.6f}' % (index, end, _clock()))
+            if error is None:
+                _write(channel.fd, b'{"test":%d,"end":%d,"cpu":%.6f}' % (index, end, _clock()))
+            else:
+                channel.send({"test": index, "error": error, "end": end, "cpu": _clock()})
         except OSError:  # the program closed everything: its exit code has to do
+            break
+        if error is not None and not job["goes_on"]:
             break
     return 0 if error is None else error.get("code", 1)
 
@@ -174,7 +190,7 @@ def _open_standard_files(text: str, file_fd: int, out_fd: int) -> None:
     """Fresh files 0 and 1 and fresh text objects over them: the program before may have closed or replaced both."""
     os.ftruncate(file_fd, 0)
     os.lseek(file_fd, 0, 0)
-    view = memoryview(text.encode("utf-8", "surrogateescape"))
+    view = memoryview(text.encode("utf-8"))
     while view:
         view = view[_write(file_fd, view) :]
     os.lseek(file_fd, 0, 0)
@@ -183,7 +199,6 @@ def _open_standard_files(text: str, file_fd: int, out_fd: int) -> None:
     sys.stdin, sys.stdout = _ready_files.pop() if _ready_files else (_text(0, "r"), _text(1, "w"))
     sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout  # type: ignore[misc]
     sys.argv = ["program.py"]
-    sys.setrecursionlimit(1000)
 
 
 def _text(fd: int, mode: str) -> io.TextIOWrapper:
@@ -198,28 +213,86 @@ def _text(fd: int, mode: str) -> io.TextIOWrapper:
     return file
 
 
-def _run_script(code: types.CodeType) -> dict[str, Any] | None:
-    """What `python program.py` would do, up to and including its end; None where it ends well."""
-    module = types.ModuleType("__main__")
-    module.__dict__.update(__builtins__=builtins, __file__="program.py")
-    sys.modules["__main__"] = module
+_open = open
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def _open_streams_too(file: Any, *args: Any, **kwargs: Any) -> Any:
+    """The builtin `open`, and for the three names of the standard streams a duplicate: /proc shows no files here."""
+    number = _STREAMS.get(file) if isinstance(file, str) else None
+    return _open(file if number is None else os.dup(number), *args, **kwargs)
+
+
+def _source_file(code: str) -> str:
+    """What `__file__` says; the file is written for the few programs that ask for it, where files can be written."""
+    folder = os.environ.get("TMPDIR")
+    if "__file__" not in code or not folder:
+        return "program.py"
+    path = f"{folder}/program.py"
+    with contextlib.suppress(OSError), open(path, "w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(code)
+    return path
+
+
+def _limit_recursion(num_between: int) -> None:
+    """Leave the program as many frames as a script has, whatever lies below it here and between the two."""
+    depth, frame = num_between, sys._getframe(1)
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    sys.setrecursionlimit(1000 + depth)
+
+
+def _run_script(code: types.CodeType, text: str, before: str | None = None) -> dict[str, Any] | None:
+    """What `python program.py` would do, up to and including its end; None where it ends well.
+
+    The end is the interpreter's: threads are waited for, exit functions run, the standard streams are flushed, and only
+    then objects go. What they raise on their way counts as little as there.
+    """
+    sys.modules["__main__"] = module = types.ModuleType("__main__")
+    module.__dict__.update(__builtins__=builtins, __file__=_source_file(text))
     stdout, error = sys.stdout, None
     try:
+        _run_before(before, module.__dict__)
+        _limit_recursion(1)
         exec(code, module.__dict__)
     except BaseException as caught:
         error = _failure(caught)
-    if error is not None:  # settled, so whatever still runs is not waited for
-        return error
     try:
-        _finish_threads()
-        atexit._run_exitfuncs()
-        module.__dict__.clear()  # files that the program left open are written out now
-        for file in (sys.stdout, stdout):
-            if file is not None and not getattr(file, "closed", False):
-                file.flush()
+        if error is None:  # else it is settled, and whatever still runs is not waited for
+            _finish_threads()
+            atexit._run_exitfuncs()
+        if not _is_closed(sys.stdout):
+            sys.stdout.flush()
     except BaseException as caught:
-        error = _failure(caught)
+        error = error or _failure(caught)
+    try:
+        for file in _open_files():  # the collector would close what lies below a file before the file
+            with contextlib.suppress(Exception):
+                file.flush()
+        if "__del__" in text:  # functions hold on to the module, so that it goes with the collector
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            del module
+            _collect()
+        if not _is_closed(stdout):
+            stdout.flush()
+    except BaseException:
+        pass
     return error
+
+
+def _open_files() -> list[Any]:
+    """Files that can be written to, those first that lie above others."""
+    kinds = [io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom]
+    files = [file for file in gc.get_objects() if type(file) in kinds and not _is_closed(file)]
+    return sorted(files, key=lambda file: kinds.index(type(file)))
+
+
+def _is_closed(file: Any) -> bool:
+    """As the interpreter asks before it flushes: what cannot say so is not closed."""
+    try:
+        return file is None or bool(file.closed)
+    except Exception:
+        return False
 
 
 def _finish_threads() -> None:
@@ -239,22 +312,26 @@ def _finish_threads() -> None:
 # Programs whose functions are called
 
 
-def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: dict[str, Any]) -> None:
+def _run_module_tests(job: dict[str, Any], channel: Channel, prelude: types.ModuleType) -> None:
     code = _compile(job, channel)
     if code is None:
         return
     module = types.ModuleType("solution")
-    module.__dict__["__builtins__"] = prelude if job.get("prelude") else builtins
+    module.__dict__.update(__builtins__=builtins, __file__=_source_file(job["code"]))
     sys.modules["solution"] = module
     sys.modules["__main__"] = types.ModuleType("__main__")
+    if job.get("prelude"):
+        module.__dict__["__builtins__"] = sys.modules["builtins"] = prelude
     try:
+        _run_before(job.get("before"), module.__dict__)
+        _limit_recursion(3)
         exec(code, module.__dict__)
     except BaseException as caught:
         error = _describe(caught) if not isinstance(caught, SystemExit) else _exit_while_loading(caught)
         channel.send({"fatal": "load", "error": error})
         return
     name = job.get("fn_name")
-    if name and _find(module.__dict__, name) is None:
+    if name and not _has(module.__dict__, name):
         error = {"type": "missing_function", "message": f"the program does not define {name}", "line": None}
         channel.send({"fatal": "missing", "error": error})
         return
@@ -269,141 +346,71 @@ def _exit_while_loading(error: SystemExit) -> dict[str, Any]:
     return {"type": "exit", "message": f"exit code {_exit_code(error)} while it was loaded", "line": None}
 
 
+def _has(namespace: dict[str, Any], name: str) -> bool:
+    solution = namespace.get("Solution")
+    return (isinstance(solution, type) and hasattr(solution, name)) or namespace.get(name) is not None
+
+
 def _find(namespace: dict[str, Any], name: str) -> Any:
     """The function under test: of a fresh `Solution` object where there is one that has it, else of the module."""
     solution = namespace.get("Solution")
-    if isinstance(solution, type) and hasattr(solution, name):
+    if not isinstance(solution, type) or not hasattr(solution, name):
+        return namespace.get(name)
+    try:
         return getattr(solution(), name)
-    return namespace.get(name)
+    except TypeError as error:
+        trace = error.__traceback__
+        if trace is not None and trace.tb_next is not None:  # raised by its own code
+            raise
+        return getattr(object.__new__(solution), name)  # it asks for arguments that no judge has
 
 
 def _run_module_test(test: dict[str, Any], namespace: dict[str, Any], name: str, channel: Channel) -> dict[str, Any]:
+    """What one test gives: a value, or one for each expression that the test computes."""
+    values: list[Any] = []
+    error = None
     try:
         if "args" in test:
             result = _find(namespace, name)(*[_values.decode(argument) for argument in test["args"]])
-        else:
-            exec(compile(test["setup"], "<setup>", "exec", dont_inherit=True), namespace)
-            if "expression" not in test:
-                return _Server(namespace, name, channel).serve()
-            result = eval(compile(test["expression"], "<test>", "eval", dont_inherit=True), namespace)
-        return {"error": None, "value": _values.encode(result)}
-    except SystemExit as caught:
-        return {"error": _failure(caught) or {"type": "exit", "message": "exit code 0 inside a call", "line": None}}
+            return {"error": None, "value": _encoded(result)}
+        exec(compile(test["setup"], "<setup>", "exec", dont_inherit=True), namespace)
+        if "code" in test:
+            exec(compile(test["code"], "<test>", "exec", dont_inherit=True), namespace)
+            return {"error": None, "value": True}
+        if "expressions" not in test:
+            return _witness.Witness(namespace, _find(namespace, name), channel, _of_call).serve()
+        for expression in test["expressions"]:
+            values.append(_encoded(eval(compile(expression, "<test>", "eval", dont_inherit=True), namespace)))
     except BaseException as caught:
-        return {"error": _describe(caught)}
+        error = _of_call(caught)
+        if _is_of_test(caught):
+            error["type"] = "assertion"
+    return {"error": error, "values": values}
 
 
-class _Server:
-    """Answers the calls that a judge makes from another process, until it has seen enough."""
-
-    def __init__(self, namespace: dict[str, Any], name: str, channel: Channel) -> None:
-        self.namespace, self.name, self.channel = namespace, name, channel
-        self.kept: list[Any] = []
-
-    def keep(self, value: object) -> int:
-        self.kept.append(value)
-        return len(self.kept) - 1
-
-    def resolve(self, path: str) -> Any:
-        if path.startswith("#"):
-            return self.kept[int(path[1:])]
-        first, *rest = path.split(".")
-        value = self.namespace[first] if first in self.namespace else getattr(builtins, first)
-        for attribute in rest:
-            value = getattr(value, attribute)
-        return value
-
-    def serve(self) -> dict[str, Any]:
-        while True:
-            request = self.channel.receive()
-            if "end" in request:
-                return {"error": None, "value": None}
-            if not self.channel.send({"answer": request["call"], **self.answer(request)}):
-                _exit(1)
-
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            path = request["path"]
-            function = _find(self.namespace, path) if path == self.name else self.resolve(path)
-            args = _values.decode(request["args"], self.resolve)
-            kwargs = {key: _values.decode(value, self.resolve) for key, value in request["kwargs"].items()}
-            return {"error": None, "value": _values.encode(function(*args, **kwargs), self.keep)}
-        except SystemExit as caught:
-            return {"error": {"type": "exit", "message": f"exit code {_exit_code(caught)} inside a call", "line": None}}
-        except BaseException as caught:
-            return {"error": _describe(caught)}
+def _of_call(error: BaseException) -> dict[str, Any]:
+    """Description of what ended a call; an exit is one there, whatever its code."""
+    if isinstance(error, SystemExit):
+        return {"type": "exit", "message": f"exit code {_exit_code(error)} inside a call", "line": None}
+    return _describe(error)
 
 
-# The test's own code, in a process that the program never enters
-
-
-class _Judge:
-    """Runs the code of one `AssertTest`; the function under test is a stub that asks the parent."""
-
-    def __init__(self, job: dict[str, Any], channel: Channel) -> None:
-        self.job, self.channel, self.calls = job, channel, 0
-        self.program_error: BaseException | None = None
-        self.program_description: Any = None
-
-    def run(self) -> None:
-        """Report how the assertions ended: `passed`, `failed` (with the error), or `raised` (by the program)."""
-        namespace = _JudgeNames(self)
-        namespace["__name__"] = "judge"
-        if self.job["fn_name"]:
-            namespace[self.job["fn_name"]] = _values.Remote(self.job["fn_name"], self.call)
-        try:
-            exec(compile(self.job["code"], "<test>", "exec", dont_inherit=True), namespace)
-        except BaseException as caught:
-            is_programs = caught is self.program_error
-            error = self.program_description if is_programs else _describe(caught)
-            self.channel.send({"verdict": "raised" if is_programs else "failed", "error": error})
-            return
-        self.channel.send({"verdict": "passed", "error": None})
-
-    def call(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the program's function returns for these arguments."""
-        self.calls += 1
-        request = {
-            "call": self.calls,
-            "path": path,
-            "args": [_values.encode(value) for value in args],
-            "kwargs": {key: _values.encode(value) for key, value in kwargs.items()},
-        }
-        self.channel.send(request)
-        answer = self.channel.receive()
-        if answer.get("error"):
-            self.program_description = answer["error"]
-            self.program_error = _rebuild(answer["error"])
-            raise self.program_error
-        return _values.decode(answer["value"])
-
-
-def _rebuild(error: dict[str, Any]) -> BaseException:
-    """A builtin exception of the name that the program raised, so that a test may expect it."""
-    kind = getattr(builtins, str(error["type"]), RuntimeError)
-    is_exception = isinstance(kind, type) and issubclass(kind, Exception)
+def _encoded(value: Any) -> Any:
+    """A value for the parent, however low the program set the limit of recursion."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEP))
     try:
-        return (kind if is_exception else RuntimeError)(str(error["message"]))
-    except TypeError:
-        return RuntimeError(str(error["message"]))
+        return _values.encode(value)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
-class _JudgeNames(dict):
-    """Globals of the test's code: what it does not define is a module of the standard library or lives remotely."""
-
-    def __init__(self, judge: _Judge) -> None:
-        super().__init__(__builtins__=builtins)
-        self._judge = judge
-
-    def __missing__(self, name: str) -> Any:
-        if name in _BUILTIN_NAMES:
-            raise KeyError(name)
-        if name in sys.stdlib_module_names:
-            return importlib.import_module(name)
-        return _values.Remote(name, self._judge.call)
-
-
-_BUILTIN_NAMES = frozenset(dir(builtins))
+def _is_of_test(error: BaseException) -> bool:
+    """Whether it arose in the test's own code, as where its assertion fails, and not in the program's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_filename == "<test>"
 
 
 _ready_files: list[tuple[io.TextIOWrapper, io.TextIOWrapper]] = []

@@ -35,9 +35,16 @@ _CAP_DAC_READ_SEARCH = 2
 _LANDLOCK_RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF, 5: 0xFFFF}
 """Every file access right that an ABI version knows."""
 _LANDLOCK_WRITE_FILE, _LANDLOCK_READ = 1 << 1, (1 << 2) | (1 << 3)
+_LANDLOCK_SCRATCH = _LANDLOCK_READ | sum(1 << bit for bit in (1, 4, 5, 7, 8, 13, 14))
+"""Also write, remove and make folders and plain files, rename across folders, truncate."""
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
-_LINKS = {"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1"}
+_LINKS = {"/dev/fd": "/proc/self/fd"} | {
+    f"/dev/{name}": f"/proc/self/fd/{fd}" for fd, name in enumerate(("stdin", "stdout", "stderr"))
+}
+
+SCRATCH = "/scratch"
+"""A small folder in memory, the only one that can be written to; it is emptied after each program."""
 
 
 class LayerError(Exception):
@@ -116,7 +123,7 @@ def _bind(source: str, root: str) -> None:
 
 
 def pivot_to_read_only_root(readable: list[str]) -> None:
-    """Make the whole file system: `readable` (read-only), four devices, and own processes in /proc.
+    """Make the whole file system: `readable` (read-only), four devices, `SCRATCH`, and own processes in /proc.
 
     Needs new mount and PID namespaces.
     """
@@ -137,6 +144,8 @@ def pivot_to_read_only_root(readable: list[str]) -> None:
     with contextlib.suppress(OSError):  # refused in many containers: /dev/stdin is then missing, nothing else
         options = "hidepid=2,subset=pid"
         _mount("proc", root + "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+    os.mkdir(root + SCRATCH)
+    _mount("tmpfs", root + SCRATCH, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "size=32m,nr_inodes=1024,mode=777")
     os.chdir(root)
     _syscall(_SYS_PIVOT_ROOT[_machine()], ctypes.c_char_p(b"."), ctypes.c_char_p(b"."))
     _check(_libc.umount2(b".", _MNT_DETACH))
@@ -202,8 +211,8 @@ def landlock_abi() -> int:
     return 0
 
 
-def restrict_files(readable: list[str]) -> None:
-    """Landlock: read `readable`, read and write /dev/null, and nothing else; no TCP; no signals or sockets outside."""
+def restrict_files(readable: list[str], scratch: str | None) -> None:
+    """Landlock: read `readable`, write `scratch` and /dev/null, no more; no TCP, no signals or sockets outside."""
     abi = landlock_abi()
     if abi < 1:
         raise OSError(38, "this kernel has no Landlock, or it is switched off (boot parameter lsm=)")
@@ -218,9 +227,32 @@ def restrict_files(readable: list[str]) -> None:
             _allow(ruleset, path, _LANDLOCK_READ)
         for path in _DEVICES:
             _allow(ruleset, path, _LANDLOCK_READ | (_LANDLOCK_WRITE_FILE if path == "/dev/null" else 0))
+        if scratch is not None:
+            _allow(ruleset, scratch, _LANDLOCK_SCRATCH & _LANDLOCK_RIGHTS[min(abi, 5)])
         _syscall(_SYS_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint(0))
     finally:
         os.close(ruleset)
+
+
+def empty(folder: int) -> None:
+    """Remove all that a folder (a descriptor) holds.
+
+    Raises:
+        OSError, RecursionError: a program laid something there that cannot be removed.
+    """
+    for name in os.listdir(folder):
+        try:
+            os.unlink(name, dir_fd=folder)
+        except (IsADirectoryError, PermissionError):
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=folder)
+                continue
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                empty(inner)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=folder)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

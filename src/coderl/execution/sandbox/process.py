@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -30,9 +31,9 @@ from coderl.types import SandboxError
 NOBODY = 65534
 _START_LIMIT_S = 60.0
 _NUM_FILES = 1024
-_FIRST_SLOT_FD = 1000
+_MIN_FILES = 64
 _MAX_PACKETS = 4096
-PROGRAM_SLOT, JUDGE_SLOT = 0, 1
+PROGRAM_SLOT, TESTER_SLOT, CLOCK_SLOT = 0, 1, 2
 _NUM_THREADS = 512
 _STACK_BYTES = 256 << 20
 _INTERPRETER_BYTES = 1 << 30
@@ -133,8 +134,8 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, flavour: int, fds: list[
         "sys_path": _module_path(config),
         "preload": [*_USUAL, *FLAVOURS[flavour], *config.preload],
         "stack_bytes": _STACK_BYTES,
-        "slots": [fds[1:4], fds[4:7]],
-        "first_slot_fd": _FIRST_SLOT_FD,
+        "slots": [fds[at : at + 3] for at in range(1, len(fds), 3)],
+        "first_slot_fd": _first_slot_fd(len(fds)),
         "limits": {
             "RLIMIT_AS": config.memory_limit_bytes + _INTERPRETER_BYTES,
             "RLIMIT_FSIZE": max(config.output_limit_bytes, _MIN_FILE_BYTES),
@@ -144,8 +145,21 @@ def _zygote_config(config: ExecutionConfig, plan: Plan, flavour: int, fds: list[
             "RLIMIT_MSGQUEUE": 0,
         }
         # Elsewhere the kernel would count the user's other processes as well; forking is refused in any case.
-        | ({"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {}),
+        | ({"RLIMIT_NPROC": _NUM_THREADS + 64} if plan.namespaces else {}),
+        "child_limits": {"RLIMIT_NPROC": _NUM_THREADS} if plan.namespaces else {},
     }
+
+
+def _first_slot_fd(num_files: int) -> int:
+    """Where the slots' files begin in a child: at the upper end, where no program looks.
+
+    Raises:
+        SandboxError: so few files may be open that there is no room.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most < _MIN_FILES:
+        raise SandboxError(f"`ulimit -n` is {most}: the sandbox needs at least {_MIN_FILES} open files")
+    return min(most, _NUM_FILES) - num_files - 8
 
 
 class Slot:
@@ -161,7 +175,8 @@ class Slot:
             self.output_fd = os.memfd_create("output", os.MFD_CLOEXEC)
             self.channel, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            raise SandboxError(f"no files for a sandbox: {error}") from None
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            raise SandboxError(f"no files for a sandbox (`ulimit -n` is {limit}): {error}") from None
         self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def fds(self) -> list[int]:
@@ -219,10 +234,10 @@ class ZygoteProcess:
         self.refusals: list[RefusedError] = []
         """Why layers are missing, if they are."""
         self._ended: dict[int, tuple[int, float, int]] = {}
-        self.slots = [Slot(), Slot()]
+        self.slots = [Slot(), Slot(), Slot()]
         self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
-            fds = [far.fileno(), *self.slots[PROGRAM_SLOT].fds(), *self.slots[JUDGE_SLOT].fds()]
+            fds = [far.fileno(), *(fd for slot in self.slots for fd in slot.fds())]
             self._process = _spawn(_zygote_config(config, plan, flavour, fds), fds)
         try:
             message = self._first_message()
@@ -270,10 +285,10 @@ class ZygoteProcess:
     def wait(self, limit_s: float, channel: socket.socket | None = None) -> None:
         """Wait for a report of the zygote, and read it, or for something on `channel`."""
         poll = select.poll()
-        poll.register(self.control, select.POLLIN)
+        control_fd = self.control.fileno()
+        poll.register(control_fd, select.POLLIN)
         if channel is not None:
             poll.register(channel, select.POLLIN)
-        control_fd = self.control.fileno()
         if any(fd == control_fd for fd, _event in poll.poll(limit_s * 1000)):
             self.read_report()
 

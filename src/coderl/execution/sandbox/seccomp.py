@@ -38,6 +38,11 @@ time 201 -; arch_prctl 158 -; getdents 78 -
 """
 """Every call that either filter names: name, number on x86_64, number on aarch64 (`-` where it has none)."""
 
+_CHANGES_OF_FILES = """
+mkdirat 258 34; unlinkat 263 35; renameat 264 38; renameat2 316 276; mkdir 83 -; rmdir 84 -; unlink 87 -; rename 82 -
+"""
+"""What a program may also do where it has a folder of its own to do it in, and sees no other."""
+
 _ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2), "arm64": (0xC00000B7, 2)}
 
 _LD_W_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -66,14 +71,14 @@ _BY_ARGUMENT = {
 """Call -> (which argument, its allowed values). Everywhere a process id is asked for, 0 means oneself."""
 
 
-def syscall_numbers(machine: str | None = None) -> dict[str, int]:
-    """Number of each named call on `machine` (default: this one).
+def syscall_numbers(machine: str | None = None, table: str = _TABLE) -> dict[str, int]:
+    """Number of each call named in `table` on `machine` (default: this one).
 
     Raises:
         KeyError: no table for this architecture, so the layer cannot be had.
     """
     column = _ARCHITECTURES[machine or os.uname().machine][1]
-    rows = (entry.split() for line in _TABLE.strip().splitlines() for entry in line.split(";"))
+    rows = (entry.split() for line in table.strip().splitlines() for entry in line.split(";"))
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
 
 
@@ -110,10 +115,12 @@ def _preamble(machine: str) -> bytes:
     return program + (_op(_JGE, _X32_BIT, 0, 1) + _refuse() if machine == "x86_64" else b"")
 
 
-def zygote_filter(machine: str | None = None) -> bytes:
+def zygote_filter(machine: str | None = None, *, may_change_files: bool = False) -> bytes:
     """Program of the allow-list that the zygote loads and every child inherits."""
     machine = machine or os.uname().machine
     numbers = syscall_numbers(machine)
+    if may_change_files:
+        numbers |= syscall_numbers(machine, _CHANGES_OF_FILES)
     program = _preamble(machine) + _when(numbers["clone3"], _refuse(errno.ENOSYS))
     for name, number in numbers.items():
         if name in _BY_ARGUMENT:

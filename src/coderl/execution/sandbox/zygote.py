@@ -65,6 +65,8 @@ class Zygote:
         self.poll.register(control.fileno(), select.POLLIN)
         self.running: dict[int, tuple[int, int]] = {}
         """pidfd -> (number of the child, process id)"""
+        self.scratch: int | None = None
+        """The folder that programs may write to."""
 
     def serve(self) -> None:
         """Answer until the parent hangs up, then take every child along."""
@@ -112,6 +114,7 @@ class Zygote:
                 self.layers.die_with_parent()
                 if os.getppid() != self.config["pid"]:
                     os._exit(1)
+            self.layers.limit(self.config["child_limits"])  # lower than ours: a program leaves room for the next child
             if self.filter is not None:
                 self.filter.load()
             self.child.main(*mine, self.prelude)
@@ -125,14 +128,22 @@ class Zygote:
         _pid, status, usage = os.wait4(pid, 0)
         cpu = usage.ru_utime + usage.ru_stime
         self.control.send(EXIT.pack(b"X", number, status, cpu, usage.ru_maxrss * 1024))
+        if self.scratch is not None and not self.running:
+            try:
+                self.layers.empty(self.scratch)
+            except (OSError, RecursionError):  # then a fresh zygote, with a fresh folder, is the remedy
+                os._exit(4)
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:
     control.send(b"J" + json.dumps(message).encode("ascii"))
 
 
-def _prelude() -> dict[str, Any]:
-    """The builtins and the names that call-based problems take for granted, as their judges do."""
+def _prelude() -> types.ModuleType:
+    """The module `builtins` of a call-based program, with the names that such problems take for granted.
+
+    It is made here, once: to add three hundred names in each child would cost as much as the rest of it.
+    """
     source = """
 import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys, time
 from bisect import *
@@ -148,7 +159,9 @@ from typing import *
     names.pop("__builtins__")
     # `from math import *` hides the builtin; programs mean the builtin
     names.pop("pow", None)
-    return {**names, **vars(builtins)}
+    module = types.ModuleType("builtins", builtins.__doc__)
+    module.__dict__.update(names | vars(builtins))
+    return module
 
 
 def _warm(modules: list[str]) -> None:
@@ -168,6 +181,7 @@ def _finish_interpreter() -> None:
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     threading.stack_size(8 << 20)
+    sys.set_int_max_str_digits(0)  # solutions older than the limit print longer numbers; the CPU limit bounds the cost
 
 
 def _isolate(config: dict[str, Any], layers: Any, filters: Any, control: socket.socket) -> list[str]:
@@ -195,7 +209,7 @@ def _isolate(config: dict[str, Any], layers: Any, filters: Any, control: socket.
         layers.forbid_new_privileges()
         done.append("landlock")
         if config["landlock"]:
-            layers.restrict_files(config["readable"])
+            layers.restrict_files(config["readable"], layers.SCRATCH if config["namespaces"] else None)
         else:
             done.pop()
         done.append("limits")
@@ -203,7 +217,7 @@ def _isolate(config: dict[str, Any], layers: Any, filters: Any, control: socket.
         layers.hide_from_debuggers()
         done.append("seccomp")
         if config["seccomp"]:
-            layers.Filter(filters.zygote_filter()).load()
+            layers.Filter(filters.zygote_filter(may_change_files=config["namespaces"])).load()
         else:
             done.pop()
     except (OSError, layers.LayerError, KeyError) as error:
@@ -249,8 +263,10 @@ def main() -> None:
         layers.grow_stack(config["stack_bytes"])
         layers.die_with_parent()
         _move_slots(config)
-        child, values = _sibling(folder, "child"), _sibling(folder, "values")
-        child.install(values)
+        child, values, *sides = (_sibling(folder, name) for name in ("child", "values", "tester", "witness"))
+        child.install(values, *sides)
+        for side in sides:
+            side.install(values)
         sys.path[:] = config["sys_path"]
         _finish_interpreter()
         if config["namespaces"]:
@@ -259,6 +275,9 @@ def main() -> None:
         config["pid"] = os.getpid()
         zygote = Zygote(control, child, layers, filters, config)
         done = _isolate(config, layers, filters, control)
+        if config["namespaces"]:
+            os.environ["TMPDIR"] = layers.SCRATCH
+            zygote.scratch = os.open(layers.SCRATCH, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         child.warm()
         _send(control, {"ready": done, "pid": os.getpid()})
         zygote.serve()

@@ -72,7 +72,7 @@ def _labelled(description: str) -> Iterator[tuple[int, CallTest]]:
 def _labelled_value(text: str) -> tuple[Any] | None:
     """The literal after `Output:`, on one line or several, before any explanation."""
     end = _END.search(text)
-    lines = text[: end.start() if end else len(text)].strip().splitlines()
+    lines = text[: end.start() if end else len(text)].strip().split("\n")
     for count in range(1, min(len(lines), _MAX_VALUE_LINES) + 1):
         value = literal("\n".join(lines[:count]).strip(" `*_\t"))
         if value is not None:
@@ -167,7 +167,7 @@ def _written_value(rest: str, prefix: str) -> tuple[Any] | None:
 def _doctest_value(below: str) -> tuple[Any] | None:
     """What an interpreter session prints below a call, up to a blank line or the next call."""
     lines = []
-    for line in below.splitlines():
+    for line in below.split("\n"):
         if not line.strip() or line.strip().startswith((">>>", '"""', "'''")):
             break
         lines.append(line.strip())

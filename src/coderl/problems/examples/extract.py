@@ -29,6 +29,7 @@ def extract(description: str, fn_name: str | None = None, rules: Rules = "defaul
     Source: CodeRL section 3.3.4.
     Deviation: the default keeps letter case and blank lines, types the arguments of calls and drops explanations.
     """
+    description = re.sub(r"\r\n?", "\n", description)  # as a text file is read; no other character ends a line
     if rules == "legacy":
         found = extract_legacy(description)
         return tuple(map(StdinTest, found["inputs"], found["outputs"])) if found else ()
@@ -93,7 +94,7 @@ def _stdin_examples(description: str) -> tuple[UnitTest, ...]:
     data line "Input" is data.
     """
     state = _Sections()
-    for line in description.splitlines():
+    for line in description.split("\n"):
         _step(state, line)
     state.close()
     return tuple(state.tests)

@@ -20,7 +20,7 @@ def extract_legacy(description: str) -> dict[str, list[str]] | None:
     pending = {"input": "", "output": ""}
     capturing: str | None = None
     in_examples = False
-    for line in description.splitlines(keepends=True):
+    for line in re.findall(r"[^\n]*\n|[^\n]+", description):
         lowered = line.lower()
         if not line.strip():
             capturing = None

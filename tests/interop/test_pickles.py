@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from coderl.interop import plain_pickle
-from coderl.interop.plain_pickle import Raised
+from coderl.interop import pickles
+from coderl.problems.plain_pickle import Raised
 from coderl.types import InputError
 
 
@@ -21,7 +21,7 @@ def refused(tmp_path: Path, content: bytes) -> str:
     """Return the one line with which a pickle is refused."""
     (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(InputError) as error:
-        plain_pickle.load(tmp_path / "a.pkl")
+        pickles.load(tmp_path / "a.pkl")
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -38,7 +38,7 @@ def test_builtins_and_arrays_come_back(protocol: int):
         "b": np.bool_(True),
         "n": np.float64(2.5),
     }
-    found = plain_pickle.loads(pickle.dumps(value, protocol))
+    found = pickles.loads(pickle.dumps(value, protocol))
     assert found[3] == value[3]
     for name in ("f", "i", "fortran", "big", "empty"):
         np.testing.assert_array_equal(found[name], value[name])
@@ -50,12 +50,12 @@ def test_builtins_and_arrays_come_back(protocol: int):
 def test_arrays_by_the_module_names_of_numpy_1():
     content = pickle.dumps(np.array([1.0, 2.0]), 3)
     assert b"numpy._core" in content
-    assert plain_pickle.loads(content.replace(b"numpy._core", b"numpy.core")).tolist() == [1.0, 2.0]
+    assert pickles.loads(content.replace(b"numpy._core", b"numpy.core")).tolist() == [1.0, 2.0]
 
 
 def test_a_tensor_becomes_an_array(recwarn):
     tensor = torch.arange(12, dtype=torch.float32).reshape(3, 4)[:, 1:]
-    assert plain_pickle.loads(pickle.dumps(tensor)).tolist() == [[1, 2, 3], [5, 6, 7], [9, 10, 11]]
+    assert pickles.loads(pickle.dumps(tensor)).tolist() == [[1, 2, 3], [5, 6, 7], [9, 10, 11]]
 
 
 def test_exceptions_are_records():
@@ -70,7 +70,7 @@ def test_exceptions_are_records():
         SyntaxError("bad", ("f", 1, 2, "x")),
         raised,
     ]
-    found = plain_pickle.loads(pickle.dumps(value))
+    found = pickles.loads(pickle.dumps(value))
     assert found[0] == (Raised("NameError", ("name 'x' is not defined",)), ["line"])
     assert found[1].name == "SyntaxError"
     assert found[2].name == "JSONDecodeError"
@@ -122,7 +122,7 @@ def test_a_tensor_cannot_carry_code(tmp_path):
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a frame of 2^63 bytes
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fx.",  # bytes of that length
         b"\x80\x02Nr\xff\xff\xff\x7f.",  # a memo of 2^31 places, then nothing wrong: reads as None
-        b"\x80\x02ccoderl.interop.plain_pickle\n_BUILDERS\n.",
+        b"\x80\x02ccoderl.problems.plain_pickle\n_BUILDERS\n.",
         b"\x80\x04\x8c\x08builtins\x8c\x11Exception.__new__\x93.",
         b"\x80\x02cbuiltins\nset\n}X\x01\x00\x00\x00ab.",  # attributes set on a function
         b"\x80\x02cbuiltins\nset\n.",  # a function as a value
@@ -139,7 +139,7 @@ def test_a_tensor_cannot_carry_code(tmp_path):
 )
 def test_what_is_no_plain_pickle_is_refused(tmp_path, content):
     if content == b"\x80\x02Nr\xff\xff\xff\x7f.":
-        assert plain_pickle.loads(content) is None
+        assert pickles.loads(content) is None
     else:
         refused(tmp_path, content)
 
@@ -165,17 +165,17 @@ def test_broken_bytes_are_one_line_whatever_breaks(tmp_path):
             content[choices.randrange(len(content))] = choices.randrange(256)
         (tmp_path / "a.pkl").write_bytes(content)
         with contextlib.suppress(InputError):
-            plain_pickle.load(tmp_path / "a.pkl")
+            pickles.load(tmp_path / "a.pkl")
 
 
 def test_what_stands_in_many_places_is_made_once():
     value: list = ["x"]
     for _ in range(60):  # 2^60 places
         value = [value, value]
-    found = plain_pickle.loads(pickle.dumps(value))
+    found = pickles.loads(pickle.dumps(value))
     assert found[0] is found[1]
 
 
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        plain_pickle.load(tmp_path / "none.pkl")
+        pickles.load(tmp_path / "none.pkl")

@@ -1,7 +1,8 @@
-"""Pickles of the original, read without running them: builtins, arrays, tensors, and exceptions as plain records.
+"""Pickles read without running them: builtins, arrays, and exceptions as plain records.
 
 A pickle is a program: it names functions and calls them. Here no name is ever looked up. Each of the few known ones
-stands for a builder of ours that only checks and copies; every other name is refused.
+stands for a builder of ours that only checks and copies; every other name is refused. Who reads pickles that name more
+(tensors, in the files of the original) gives builders for those.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import pickle
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,8 +39,12 @@ class Raised:
         return " ".join(" ".join(str(a) for a in self.args if isinstance(a, str | int | float)).split())
 
 
-def load(path: Path) -> Any:
-    """Return what a pickle holds: builtins, NumPy arrays (of tensors too) and `Raised` records.
+Builders = Mapping[str, Callable[..., Any]]
+"""What stands for each name (`module.name`) that a pickle may give."""
+
+
+def load(path: Path, builders: Builders | None = None) -> Any:
+    """Return what a pickle holds: builtins, NumPy arrays, `Raised` records, and what `builders` make.
 
     Source: the files that the original writes, of Python 3.7 and NumPy 1, whose module names have changed since.
 
@@ -48,24 +53,30 @@ def load(path: Path) -> Any:
             plain data.
     """
     try:
-        return loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except _RefusedError as error:
-        raise InputError(f"{path}: refused, {error}") from None
+    return loads(content, str(path), builders)
+
+
+def loads(content: bytes, where: str, builders: Builders | None = None) -> Any:
+    """Return what the bytes of a pickle hold; see `load`.
+
+    Raises:
+        InputError: see `load`; the line begins with `where`.
+    """
+    try:
+        return _plain(_Unpickler(io.BytesIO(content), {**_BUILDERS, **(builders or {})}).load(), {})
+    except RefusedError as error:
+        raise InputError(f"{where}: refused, {error}") from None
     except RecursionError:
-        raise InputError(f"{path}: refused, it is nested too deeply") from None
+        raise InputError(f"{where}: refused, it is nested too deeply") from None
     except Exception as error:  # on broken bytes the reader raises whatever comes up: struct.error, KeyError, ...
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InputError(f"{path}: not a whole pickle ({reason})") from None
+        raise InputError(f"{where}: not a whole pickle ({reason})") from None
 
 
-def loads(content: bytes) -> Any:
-    """Return what the bytes of a pickle hold; see `load`, which puts its many errors into one line."""
-    return _plain(_Unpickler(io.BytesIO(content)).load(), {})
-
-
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The pickle asks for something that is not plain data."""
 
 
@@ -80,13 +91,17 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch: ClassVar[Any] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _read_bytearray}
 
+    def __init__(self, file: io.BytesIO, builders: Builders) -> None:
+        super().__init__(file)
+        self._builders = builders
+
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
-        if builder := _BUILDERS.get(f"{module}.{name}"):
+        if builder := self._builders.get(f"{module}.{name}"):
             return _Global(builder)
         if _is_exception(module, name):
             return _Global(lambda *args: Raised(name, args))
-        raise _RefusedError(f"it names {f'{module}.{name}'[:80]!r}, which is not plain data")
+        raise RefusedError(f"it names {f'{module}.{name}'[:80]!r}, which is not plain data")
 
 
 class _Global:
@@ -101,7 +116,7 @@ class _Global:
         return self._builder(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise _RefusedError("it sets attributes of a function")
+        raise RefusedError("it sets attributes of a function")
 
 
 def _is_exception(module: str, name: str) -> bool:
@@ -109,8 +124,8 @@ def _is_exception(module: str, name: str) -> bool:
     return module == "decimal" or bool(re.fullmatch(r"\w*(Error|Exception|Exit|Interrupt|Iteration|Warning)", name))
 
 
-class _Stated:
-    """Something that a pickle describes in two steps: call, then state. `_plain` makes the value of it."""
+class Described:
+    """Something that a pickle describes in two steps: call, then state. `resolve` makes the value of it at the end."""
 
     def __init__(self, *args: Any):
         self.args = args
@@ -119,74 +134,62 @@ class _Stated:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
+    def resolve(self) -> Any:
+        """Return the value; what is only a part of another description has none.
 
-class _Dtype(_Stated):
-    def resolve(self) -> np.dtype[Any]:
+        Raises:
+            RefusedError: it has none, or its parts do not make one.
+        """
+        raise RefusedError("it holds something that is not plain data")
+
+
+class _Dtype(Described):
+    def dtype(self) -> np.dtype[Any]:
         name, order = self.args[0], self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "|"
         if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?(b1|[iu][1248]|f[248])", name):
-            raise _RefusedError(f"an array of {str(name)[:20]!r}: expected numbers")
+            raise RefusedError(f"an array of {str(name)[:20]!r}: expected numbers")
         return np.dtype(name).newbyteorder(order if order in ("<", ">") else "=")
 
 
-class _Array(_Stated):
+class _Array(Described):
     def resolve(self) -> np.ndarray:
         match self.state:
             case (_, tuple(shape), _Dtype() as dtype, is_fortran, bytes(data)):
-                return _array(data, dtype.resolve(), shape, "F" if is_fortran else "C")
-        raise _RefusedError("an array without its numbers")
+                return _array(data, dtype.dtype(), shape, "F" if is_fortran else "C")
+        raise RefusedError("an array without its numbers")
 
 
-class _Buffer(_Stated):
+class _Buffer(Described):
     def resolve(self) -> np.ndarray:
         match self.args:
             case (bytes() | bytearray() as data, _Dtype() as dtype, tuple(shape), "C" | "F" as order):
-                return _array(bytes(data), dtype.resolve(), shape, order)
-        raise _RefusedError("an array without its numbers")
+                return _array(bytes(data), dtype.dtype(), shape, order)
+        raise RefusedError("an array without its numbers")
 
 
-class _Scalar(_Stated):
+class _Scalar(Described):
     def resolve(self) -> Any:
         match self.args:
             case (_Dtype() as dtype, bytes(data)):
-                return _array(data, dtype.resolve(), (), "C").item()
-        raise _RefusedError("a number without its bytes")
-
-
-class _Tensor(_Stated):
-    def resolve(self) -> np.ndarray:
-        import torch  # only who meets a tensor pays for it
-
-        match self.args:
-            case (_Storage(args=(bytes(data),)), int(offset), tuple(shape), tuple(stride), *_):
-                try:
-                    storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-                    flat = torch.empty(0, dtype=storage.dtype).set_(storage)
-                    return flat.as_strided(shape, stride, offset).numpy().copy()
-                except Exception as error:  # torch's reader asserts and raises whatever it likes on broken bytes
-                    reason = " ".join(str(error).split())[:80]
-                    raise _RefusedError(f"a tensor that cannot be read ({reason})") from None
-        raise _RefusedError("a tensor without its numbers")
-
-
-class _Storage(_Stated):
-    pass
+                return _array(data, dtype.dtype(), (), "C").item()
+        raise RefusedError("a number without its bytes")
 
 
 def _array(data: bytes, dtype: np.dtype[Any], shape: tuple[Any, ...], order: Any) -> np.ndarray:
     if not all(isinstance(n, int) and n >= 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(data):
-        raise _RefusedError(f"an array of shape {str(shape)[:40]} with {len(data)} bytes")
+        raise RefusedError(f"an array of shape {str(shape)[:40]} with {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="))
 
 
 def _bytes_of(text: str, encoding: str) -> bytes:
     """What protocols 0 to 2 call to write bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise _RefusedError("it encodes text otherwise than pickles do")
+        raise RefusedError("it encodes text otherwise than pickles do")
     return text.encode("latin1")
 
 
 def _refuse_call(*_: Any) -> Any:
-    raise _RefusedError("it makes an array otherwise than pickles do")
+    raise RefusedError("it makes an array otherwise than pickles do")
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
@@ -200,8 +203,6 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray._reconstruct": _Array,
     "numpy.core.multiarray.scalar": _Scalar,
     "numpy.core.numeric._frombuffer": _Buffer,
-    "torch._utils._rebuild_tensor_v2": _Tensor,
-    "torch.storage._load_from_bytes": _Storage,
 }
 
 
@@ -218,9 +219,9 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
             result = {_plain(key, done): _plain(item, done) for key, item in value.items()}
         case Raised():
             result = Raised(value.name, tuple(_plain(item, done) for item in value.args))
-        case _Array() | _Buffer() | _Scalar() | _Tensor():
+        case Described():
             result = value.resolve()
         case _:
-            raise _RefusedError("it holds something that is not plain data")
+            raise RefusedError("it holds something that is not plain data")
     done[id(value)] = result
     return result
