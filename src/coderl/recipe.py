@@ -89,7 +89,7 @@ class EvaluationConfig(Config):
     """Every model is evaluated at each; the first is the headline's."""
     sampling: SamplingConfig = SamplingConfig()
     ce_control: bool = True
-    """Train a control with more cross-entropy for the CPU time that reinforcement learning took."""
+    """Train a control with more cross-entropy, on as many tokens as reinforcement learning drew and trained on."""
     ce_control_steps: Count | None = None
     """Train the control for so many updates instead: the clock is never the same twice, and this is."""
     search_control: bool = True

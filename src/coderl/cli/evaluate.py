@@ -50,11 +50,12 @@ def evaluate(
     execution: ExecutionConfig = ExecutionConfig(),
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with 95% intervals.
+    r"""Print pass@k (and n@k, given the example tests' verdicts) by difficulty, with 95% intervals.
 
         coderl evaluate --samples samples.jsonl --problems HumanEval.jsonl.gz
-        coderl evaluate --programs runs/x/sample --verdicts runs/x/execute --problems data/mbpp/mbpp.jsonl -k 1 5
-        coderl evaluate ... --split test -k 80 1000 --against paper
+        coderl evaluate --programs runs/mbpp/sample --verdicts runs/mbpp/execute --problems data/mbpp/mbpp.jsonl -k 1 5
+        coderl evaluate --programs runs/apps/sample --verdicts runs/apps/execute --problems data/APPS/test \
+            -k 1 5 1000 --against paper
 
     With `--samples` the programs of the file are run first; the verdicts are kept in OUT, and the same command goes on
     where it was stopped.

@@ -45,13 +45,14 @@ def serve_execution(
     port: int = 8321,
     config: Annotated[ExecutionConfig, Parameter(name="*")] = ExecutionConfig(),
 ) -> None:
-    """Run programs for other machines over HTTP, until interrupted.
+    r"""Run programs for other machines over HTTP, until interrupted.
 
     The bearer token is CODERL_EXECUTION_TOKEN, or a new one that is printed. Expected outputs never cross the wire.
 
         coderl serve-execution
         CODERL_EXECUTION_TOKEN=... coderl serve-execution --host 10.0.0.7 --num-workers 16
-        coderl execute --backend http --address http://10.0.0.7:8321 ...
+        coderl execute --programs runs/mbpp/sample --problems data/mbpp/mbpp.jsonl --out runs/mbpp/execute \
+            --backend http --address http://10.0.0.7:8321
 
     Args:
         host: The address to listen on; others than the loopback one are open to others.
@@ -64,6 +65,8 @@ def serve_execution(
 def doctor() -> None:
     """Say which layers of the sandbox work on this machine, by trying each, and which level that makes.
 
-    coderl doctor
+        coderl doctor
+
+    Ends with status 1 where programs are not isolated or one that tries gets out.
     """
     sys.exit(print_doctor())

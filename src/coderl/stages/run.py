@@ -394,7 +394,12 @@ def _end_with(parent: int) -> None:
 
 
 def control(run: Run, warm: Path | str) -> None:
-    """Train the warm start with more cross-entropy, for so many updates or tokens as the rounds took; evaluate it."""
+    """Train and evaluate the control."""
+    evaluate(run, "evaluate/ce_control", more_cross_entropy(run, warm))
+
+
+def more_cross_entropy(run: Run, warm: Path | str) -> Path:
+    """Return the warm start after more cross-entropy, for so many updates or tokens as the rounds took."""
     assert run.config.warm_start is not None
     steps = run.config.evaluation.ce_control_steps
     limits: dict[str, Any] = {"num_epochs": None, "num_steps": steps, "seed": run.seed("control")}
@@ -403,8 +408,7 @@ def control(run: Run, warm: Path | str) -> None:
     optim = run.config.warm_start.optim.model_copy(update=limits)
     more = run.config.warm_start.model_copy(update={"optim": optim})
     given = {"problems": run.splits.solved, "config": more, "prompt": run.config.prompt}
-    model = run.do(warm_start, "ce-control", actor=warm, **given) / "model"
-    evaluate(run, "evaluate/ce_control", model)
+    return run.do(warm_start, "ce-control", actor=warm, **given) / "model"
 
 
 def _tokens_of_rounds(folder: Path) -> int:
