@@ -9,11 +9,13 @@ import pytest
 
 from coderl import records, tables
 from coderl.cli import main
-from coderl.evaluation.counts import JUDGED
+from coderl.evaluation.counts import CLOCKS, JUDGED
+from coderl.execution import ExecutionConfig
 from coderl.interop import grade
 from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.stages import execute as stage
-from coderl.types import Program, Verdict
+from coderl.stages.console import Reporter
+from coderl.types import AssertTest, LabelledProblem, Problem, Program, Verdict
 
 NUM_PROBLEMS, NUM_PROGRAMS, PROBLEMS_A_PART = 50, 8, 16
 
@@ -139,3 +141,18 @@ def test_mbpp_by_a_model_of_apps_without_training(tmp_path: Path, capsys: pytest
         main([*judged, "-k", "80", "1000"])
     assert stopped.value.code == 2
     assert "k=1000" in capsys.readouterr().err
+
+
+def test_tests_that_cannot_be_run_are_named_and_do_not_stop_the_stage(tmp_path: Path):
+    """Ten problems, nine of which ask with an assertion that is no Python: faults of the tests, not of the sandbox."""
+    problems = [
+        LabelledProblem(Problem(f"p{i}", "x", fn_name="f"), (AssertTest("assert f(1) == 2" if i == 0 else "assert ("),))
+        for i in range(10)
+    ]
+    rows = [Program(f"p{i}", 0, "def f(x):\n    return x + 1\n") for i in range(10)]
+    tables.PartedTable(tmp_path / "s" / "programs", Program).write(0, rows)
+    how = {"config": ExecutionConfig(num_workers=1), "reporter": Reporter(quiet=True)}
+    facts = stage.execute(tmp_path / "v", programs=tmp_path / "s", problems=problems, **how)
+    assert (facts["outcomes"]["passed_test"], facts["outcomes"]["sandbox_fault"]) == (1, 9)
+    faults = [v.fault for _, v in tables.read_table(tmp_path / "v" / "verdicts", JUDGED, without=CLOCKS) if v.fault]
+    assert all(fault.startswith("test 1 of 1: ") for fault in faults)

@@ -120,3 +120,8 @@ def prelude_of(job: Job, config: ExecutionConfig) -> str:
     numpy = "import numpy as np\n" if re.search(r"\bnp\b", job.code) else ""
     streams = "stdin = sys.stdin\nstdout = sys.stdout\n" if isinstance(job.tests[0], StdinTest) else ""
     return _APPS_PRELUDE + numpy + streams + job.prelude
+
+
+def is_fault_of_a_test(fault: str) -> bool:
+    """Return whether there is no verdict because of how a test, a checker or a prelude is written: no sandbox failed."""
+    return fault.startswith(("test ", "the test ", "the checker ", "the prelude "))

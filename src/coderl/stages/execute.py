@@ -9,6 +9,7 @@ from typing import Literal
 from coderl import tables
 from coderl.evaluation.counts import CLOCKS, JUDGED, outcome_counts
 from coderl.execution import ExecutionConfig, Job, open_executor
+from coderl.execution.config import is_fault_of_a_test
 from coderl.execution.store import JobRunner
 from coderl.stages.stage import Facts, Labelled, Programs, Work, stage
 from coderl.types import InputError, LabelledProblem, Program, ProgramKey, SandboxError, Verdict
@@ -34,7 +35,8 @@ def execute(
             --comparator apps --store-path runs/verdicts.sqlite
 
     The verdicts go to OUT/verdicts, what they took to OUT/costs. Programs of problems without such tests get no
-    verdict and are counted. A killed command continues.
+    verdict and are counted, and so do those whose tests cannot be judged; the fault says why. A killed command
+    continues.
 
     Args:
         tests: The hidden tests, or those that the statements show.
@@ -83,7 +85,7 @@ def _run_parts(
         for (key, _), verdict in zip(tested, executor.run(job for _, job in tested), strict=True):
             judged.append((key, verdict))
             yield
-        faults = [v.fault for _, v in judged if v.outcome is None]
+        faults = [v.fault for _, v in judged if v.fault is not None and not is_fault_of_a_test(v.fault)]
         num_seen, num_faults = num_seen + len(tested), num_faults + len(faults)
         if num_faults > max(MAX_FAULT_RATE * num_seen, 3):
             raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {faults[-1]}")
