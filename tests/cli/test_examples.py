@@ -24,6 +24,7 @@ VERIFY = ROOT / "src" / "coderl" / "verify.toml"
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "recipes/README.md")]
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 RUN = {
+    "problems template",
     "problems check",
     "problems convert",
     "problems overlap",
@@ -60,7 +61,7 @@ COMMANDS = [each.name for each in declared()]
 def read(line: str, where: str, *, is_mention: bool = False) -> Example | None:
     """Return the command that a line is; None for another line. `...` stands for what is left out."""
     found = _COMMAND.fullmatch(line.strip())
-    words = shlex.split(found[1], comments=True) if found else []
+    words = shlex.split(found[1].partition(" > ")[0], comments=True) if found else []
     if not words or words[0].isupper():  # `coderl COMMAND --help`
         return None
     arguments = [word.removesuffix("...") for word in words if word != "..."]

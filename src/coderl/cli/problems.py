@@ -150,6 +150,8 @@ def problems_overlap(
 def problems_template() -> None:
     """Print a file of one's own problems with one of each kind and comments, to begin from.
 
-    coderl problems template > mine.jsonl
+        coderl problems template > mine.jsonl
+
+    `coderl problems check mine.jsonl` says what is wrong with it.
     """
     print(jsonl.TEMPLATE, end="")
