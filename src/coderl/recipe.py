@@ -103,6 +103,12 @@ class EvaluationConfig(Config):
             raise ValueError("sampling.temperature is not used here: give evaluation.temperatures")
         return self
 
+    @model_validator(mode="after")
+    def _draws_enough(self) -> EvaluationConfig:
+        if max(self.ks, default=1) > self.num_samples:
+            raise ValueError(f"ks: pass@{max(self.ks)} needs as many programs, and num_samples is {self.num_samples}")
+        return self
+
 
 class RunConfig(Config):
     """A whole run, from problems to report."""

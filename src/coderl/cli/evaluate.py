@@ -57,48 +57,55 @@ def evaluate(
         coderl evaluate --programs runs/apps/sample --verdicts runs/apps/execute --problems data/APPS/test \
             -k 1 5 1000 --against paper
 
-    With `--samples` the programs of the file are run first; the verdicts are kept in OUT, and the same command goes on
-    where it was stopped.
+    With `--samples` the programs are run first, into OUT; a killed command continues.
 
     Args:
         samples: A file as HumanEval and EvalPlus write it, in place of `--programs` and `--verdicts`.
-        programs: The folder of a `sample` or `critic-sample` stage; of several, all programs count together.
-        verdicts: The folder of its `execute` stage on the hidden tests; of several, in the same order.
+        programs: Folders of `sample` or `critic-sample` stages, whose programs count together.
+        verdicts: Folders of their `execute` stages on the hidden tests, in the same order.
         problems: All problems that count; one without verdicts counts 0 and is reported.
         out: Where the verdicts on `--samples` are kept; runs/NAME by default, NAME being the file's.
-        split: Only this split of the problems.
-        limit: Only the first so many problems.
-        examples: The folder of its `execute --tests example` stage; of several, in the same order.
-        k: How many samples, one or more numbers; one that some problem does not hold is left out, and a line says so.
-            By default 1, 5, 10 and 100, as far as the problems hold so many.
+        split: Only this split.
+        limit: Only so many problems.
+        examples: Folders of their `execute --tests example` stages, in the same order.
+        k: How many samples; by default those of 1, 5, 10 and 100 that the problems hold.
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
-        ranking: The folder of its `rank` stage: also print n@k of the best ranked, in place of any that pass.
-        against: `paper`: also print the paper's figures by the same metrics (APPS and MBPP).
-        extract: What is taken of a sample: all of it, the program in a chat model's answer (`code`), or that only where
-            the text as it is does not compile (`auto`).
-        execution: How the samples are run.
+        ranking: The folder of its `rank` stage: also print n@k of the best ranked.
+        against: `paper`: also print the paper's figures (APPS and MBPP).
+        extract: Takes the program out of a chat model's answer (`code`), or only where the text does not compile.
         json_file: Also write the scores here.
     """
     if (samples is None) == (not (programs and verdicts)):
         raise InputError("give either --samples, or --programs and --verdicts")
-    reporter = Reporter()
-    asked, num_bad = load_problems(problems, split=split, limit=limit, reporter=reporter)
+    asked, num_bad = load_problems(problems, split=split, limit=limit, reporter=(reporter := Reporter()))
     if samples is not None:
         kept = out or Path("runs") / samples.name.split(".")[0]
         facts = grade.judge(kept, samples, asked, execution, extract=extract, reporter=reporter)
         programs, verdicts, num_bad = (kept / "sample",), (kept,), num_bad + facts["num_bad_records"]
     counts = _counts(programs, verdicts, examples, asked)
-    held = min((c.num_programs for c in counts if c.num_programs), default=1)
-    k = k or tuple(each for each in DEFAULT_KS if each <= held)
-    if ranking is not None and len(programs) > 1:
-        raise InputError(f"--ranking {ranking}: it orders the programs of one stage, and {len(programs)} are given")
-    order = None if ranking is None else rankings(ranking, verdicts[0], [c.problem_id for c in counts])
+    k = k or _held(counts)
+    order = None if ranking is None else _order(ranking, verdicts, counts)
     pairs = [(n, each) for each in k if n <= each] if examples or ranking else []
     found = summarise(counts, list(k), pairs, fallback=fallback, rankings=order)
     _print(found, against, json_file)
     if num_bad:
         sys.exit(1)
+
+
+def _order(
+    ranking: Path, verdicts: Sequence[Path], counts: Sequence[ProblemCounts]
+) -> dict[str, list[tuple[bool, bool]]]:
+    """Return how the programs of each problem fared, in the order of a `rank` stage."""
+    if len(verdicts) > 1:
+        raise InputError(f"--ranking {ranking}: it orders the programs of one stage, and {len(verdicts)} are given")
+    return rankings(ranking, verdicts[0], [c.problem_id for c in counts])
+
+
+def _held(counts: Sequence[ProblemCounts]) -> tuple[int, ...]:
+    """Return the k to report where none is asked for: those of which each problem holds as many programs."""
+    fewest = min((c.num_programs for c in counts if c.num_programs), default=1)
+    return tuple(k for k in DEFAULT_KS if k <= fewest)
 
 
 def _print(found: Summary, against: str | None, json_file: Path | None) -> None:

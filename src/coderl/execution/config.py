@@ -123,5 +123,5 @@ def prelude_of(job: Job, config: ExecutionConfig) -> str:
 
 
 def is_fault_of_a_test(fault: str) -> bool:
-    """Return whether there is no verdict because of how a test, a checker or a prelude is written: no sandbox failed."""
+    """Return whether a verdict is missing because of how a test, checker or prelude is written: no sandbox failed."""
     return fault.startswith(("test ", "the test ", "the checker ", "the prelude "))

@@ -56,8 +56,7 @@ def train_actor(
             --verdicts runs/mbpp/execute --scores runs/mbpp/score --problems data/mbpp/mbpp.jsonl --split train \
             --out runs/mbpp/actor --optim.learning-rate 1e-5
 
-    The model goes to OUT/model, what it was trained on to OUT/samples. The facts hold the canaries: how the last
-    samples fare, the gradient by the sign of the return before training, the divergence from the reference after it.
+    The model goes to OUT/model, what it was trained on to OUT/samples. The facts hold the canaries of a collapse.
 
     Source: CodeRL Eq. 14.
 
@@ -65,7 +64,7 @@ def train_actor(
         programs: Folders of `sample` stages, oldest first.
         verdicts: Folders of their `execute` stages, in the same order.
         scores: Folders of their `score` stages, in the same order; not needed with `--returns.spread uniform`.
-        problems: Where the programs' problems are; those with solutions also give the cross-entropy term.
+        problems: The programs' problems; those with solutions also give the cross-entropy term.
         policies: The model that drew each folder's programs, for `--clip-range`; the actor by default.
         reference: The model that `--kl-weight` and the canary refer to; the actor by default.
 
@@ -86,16 +85,14 @@ def train_actor(
     solutions = solution_examples(loaded, problems)
     anchor = networks.language_model(actor if reference is None else reference)
     facts: Facts = sample_canaries(pools[-1])
-    loaded.model.adapt(config.lora)
-    facts |= gradient_norms(loaded.model, samples)
-    steps = staged.train_actor(
-        loaded.model, samples, solutions, config, reference=anchor, checkpoint_dir=work.checkpoints
-    )
+    facts |= gradient_norms(loaded.model.adapt(config.lora), samples)
+    given = {"reference": anchor, "checkpoint_dir": work.checkpoints}
+    steps = staged.train_actor(loaded.model, samples, solutions, config, **given)
     facts |= work.log_steps(steps, f"actor on {len(samples)} samples", total=config.optim.num_steps)
     facts["kl_to_reference"] = kl_to_reference(loaded.model, anchor, samples)
     loaded.model.save(work.folder / "model")
-    used = sum(any(s.token_returns) for s in samples)
-    facts |= {"num_samples": len(samples), "zero_return_share": 1 - used / max(len(samples), 1)}
+    num_idle = sum(not any(s.token_returns) for s in samples)
+    facts |= {"num_samples": len(samples), "zero_return_share": num_idle / max(len(samples), 1)}
     for line in canary_lines(facts):
         work.reporter.say("  " + line)
     return facts
