@@ -16,7 +16,7 @@ from coderl.problems import jsonl
 from coderl.recipe import RunConfig
 from coderl.stages.console import Reporter
 from coderl.stages.report import write_report
-from coderl.types import LabelledProblem, Outcome, Problem, Program, ProgramKind, StdinTest, Verdict
+from coderl.types import LabelledProblem, Outcome, Problem, Program, ProgramKey, ProgramKind, StdinTest, Verdict
 
 PASSED, BROKEN = Outcome.PASSED_TEST, Outcome.COMPILE_ERROR
 CONFIG = RunConfig.model_validate({"name": "tiny", "evaluation": {"ks": [1, 3], "temperatures": [0.6]}})
@@ -176,6 +176,8 @@ def command(run_dir, *more, stage="warm_start/t0.6"):
 
 def test_evaluate_leaves_out_what_is_not_reached_and_says_so(run_dir, capsys):
     main(command(run_dir))
+    assert "left out" not in capsys.readouterr().out  # nothing was asked that is not there
+    main(command(run_dir, "-k", "1", "5"))
     out = capsys.readouterr().out
     assert "pass@1" in out
     assert "pass@5" not in out
@@ -215,7 +217,7 @@ def test_programs_before_and_after_are_those_of_problems_that_changed(run_dir):
     """Only a's greedy program changes: the warm start's was wrong."""
     folder = run_dir / "evaluate" / "warm_start" / "t0.6" / "execute" / "verdicts"
     rows = list(tables.read_table(folder, JUDGED, without=CLOCKS))
-    wrong = [(k, Verdict(BROKEN) if k == ("a", ProgramKind.BASELINE, 0) else v) for k, v in rows]
+    wrong = [(k, Verdict(BROKEN) if k == ProgramKey("a", ProgramKind.BASELINE, 0) else v) for k, v in rows]
     tables.PartedTable(folder, JUDGED, without=CLOCKS).write(0, wrong)
     page, _ = report_of(run_dir)
     shown = re.findall(r"<b>(\w+)</b>.*?<span>([^<]*), baseline</span>", page, flags=re.S)

@@ -70,11 +70,11 @@ def _read(
     source: str, format: str | None, split: str | None, limit: int | None, options: Options, on_bad: OnBad
 ) -> Iterator[LabelledProblem]:
     _check_arguments(format, limit, options.num_shown_tests)
-    num_bad = 0
+    bad: list[InputError] = []
 
     def count(error: InputError) -> None:
-        nonlocal num_bad
-        num_bad += 1
+        if len(bad) < 2:  # one to name, one to know that there are more
+            bad.append(error)
         on_bad(error)
 
     num_good = 0
@@ -82,8 +82,9 @@ def _read(
         num_good += 1
         yield labelled
     if num_good == 0 and limit != 0:
-        reason = f"; {num_bad} records cannot be used" if num_bad else f" in the split '{split}'" if split else ""
-        raise InputError(f"{source}: no problems{reason}")
+        if bad:
+            raise InputError(f"{bad[0]}" + (" (and so on: no record can be used)" if len(bad) > 1 else ""))
+        raise InputError(f"{source}: no problems" + (f" in the split '{split}'" if split else ""))
 
 
 def _distinct(problems: Iterable[LabelledProblem], source: str, on_bad: OnBad) -> Iterator[LabelledProblem]:

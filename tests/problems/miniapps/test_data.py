@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from coderl.problems.examples import extract as example_tests
 from coderl.problems.miniapps import data as miniapps
 from coderl.problems.miniapps.data import MiniAppsConfig
-from coderl.problems.miniapps.grammar import DOMAINS, LISTS, TEXT, Operation
+from coderl.problems.miniapps.grammar import DOMAINS, LISTS, TEXT, Operation, Reduction
 from coderl.problems.miniapps.pipeline import (
     Given,
     Pipeline,
@@ -29,7 +29,6 @@ from coderl.problems.miniapps.pipeline import (
     program,
     without_a_step,
 )
-from coderl.training.settings import Reduction
 from coderl.types import (
     CallTest,
     InputError,
