@@ -119,7 +119,8 @@ def _print_differences(
     for reason, count in found.left_out.most_common():
         print(f"{count} programs left out: {reason}")
     total = found.num_agreed + len(found.differences)
-    print(f"{name} agrees on {found.num_agreed} of {total} programs; {kept / 'against.jsonl'} lists the others")
+    where = f"; the others are in {kept / 'against.jsonl'}" if found.differences else ""
+    print(f"{name} agrees on {found.num_agreed} of {total} programs{where}")
 
 
 def _order(

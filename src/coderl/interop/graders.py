@@ -212,7 +212,7 @@ def _task(labelled: LabelledProblem, record: dict[str, Any]) -> _Task:
     except Exception as error:
         raise NotImplementedError(f"the canonical solution raises {type(error).__name__} in evalplus") from None
     dataset = "humaneval" if is_humaneval else "mbpp"
-    return _Task(dataset, inputs, fn_name, expected, record.get("atol") or 0, times)
+    return _Task(dataset, inputs, fn_name, expected, float(record.get("atol") or 0), times)
 
 
 def _recorded_inputs(record: dict[str, Any]) -> Sequence[Sequence[Any]]:
