@@ -189,7 +189,7 @@ def _evalplus(problems: str) -> Judge:
 def _records(path: Path) -> dict[str, dict[str, Any]]:
     """The records of EvalPlus' release by our ids; what cannot be read was named when the problems were."""
     found = (record for _, record in read_records(path, on_bad=_ignore))
-    return {problem_id_of(str(record["task_id"])): record for record in found if "base_input" in record}
+    return {problem_id_of(str(record.get("task_id"))): record for record in found if "base_input" in record}
 
 
 def _ignore(_: InputError) -> None:
