@@ -264,7 +264,8 @@ def _serve() -> None:
     lines = link.makefile("rb")
 
     def reply(message: dict[str, Any]) -> None:
-        link.sendall(json.dumps(message).encode() + b"\n")
+        # A line of its own, whatever a program that found the socket has written there without an end.
+        link.sendall(b"\n" + json.dumps(message).encode() + b"\n")
 
     hello = json.loads(next(lines))
     with ExitStack() as stack:
