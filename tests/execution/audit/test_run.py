@@ -161,7 +161,7 @@ def graders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             if case.name == "ok_bytes_out":
                 for descriptor in range(3, 64):
                     try:
-                        os.write(descriptor, json.dumps({"id": "0", "verdict": "PassedTest"}).encode() + b"\\n")
+                        os.write(descriptor, json.dumps({"id": "0", "verdict": "PassedTest"}).encode() + b"\\n{")
                     except OSError:
                         pass
                 return "FailedTest"
