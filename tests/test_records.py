@@ -1,5 +1,6 @@
 """The run directory: nothing half-written, nothing stale, every row back as it went in."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,3 +167,14 @@ def test_json_of_endless_nesting_is_one_line(tmp_path: Path):
 def test_what_is_no_number_is_null_in_json(tmp_path: Path):
     records.append_jsonl(tmp_path / "m.jsonl", {"auroc": float("nan"), "outcome": Outcome.FAILED_TEST})
     assert (tmp_path / "m.jsonl").read_text() == '{"auroc": null, "outcome": "failed_test"}\n'
+
+
+def test_the_hash_of_a_file_that_is_appended_to_is_that_of_its_bytes(tmp_path: Path):
+    """Also where another writer put other lines in its place between two appends."""
+    path = tmp_path / "m.jsonl"
+    for other in (None, '{"step": 7}\n', ""):
+        if other is not None:
+            path.write_text(other)
+        for step in range(2):
+            records.append_jsonl(path, {"step": step})
+            assert records.hash_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()

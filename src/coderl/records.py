@@ -357,7 +357,7 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(plain(record), default=float) + "\n").encode()
     with path.open("ab") as file:
-        if file.tell() == 0 or path not in _APPENDED:
+        if path not in _APPENDED or file_state(path) not in _KNOWN:  # new here, or changed by someone else
             _APPENDED[path] = hashlib.sha256(path.read_bytes())
         _KNOWN.pop(file_state(path), None)
         file.write(line)
