@@ -11,6 +11,7 @@ import torch
 from coderl.engines.decoding import Decoder
 from coderl.engines.engine import Drawn, Finish, Request
 from coderl.engines.settings import SamplingConfig
+from coderl.engines.slots import GPU_STEPS, ContinuousBatch, fits_slots
 from coderl.engines.tape import Row, Tape, Wanted
 from coderl.models.lm import LanguageModel
 from coderl.types import InputError
@@ -18,8 +19,6 @@ from coderl.types import InputError
 Tokens = Sequence[int]
 DROP_BELOW = 0.75
 """Finished rows leave the batch when so much of it or less is still under way: leaving copies the cache."""
-GPU_STEPS = 16
-"""Steps between two looks at which rows have ended, where looking means to wait for a GPU."""
 
 
 class TransformersEngine:
@@ -29,6 +28,8 @@ class TransformersEngine:
 
     def __init__(self, model: LanguageModel):
         self.model = model
+        self.waits = model.device.type != "cuda"
+        """Whether to look after every step at which rows have ended: a GPU would be waited for."""
 
     def refresh(self) -> None:
         """Do nothing: the weights are the model's own."""
@@ -53,7 +54,7 @@ class TransformersEngine:
         """
         model = self.model
         refuse_bad(model, requests, config)
-        wanted = Wanted(config, with_log_probs or with_entropies, with_entropies, waits=model.device.type != "cuda")
+        wanted = Wanted(config, with_log_probs or with_entropies, with_entropies, waits=self.waits)
         drawn: list[dict[int, Drawn]] = [{} for _ in requests]
         rows = []
         for row in rows_of(requests, seed, is_greedy=config.temperature == 0):
@@ -171,7 +172,15 @@ def _sampling_mode(model: LanguageModel) -> Iterator[None]:
 
 
 def _drawn_rows(model: LanguageModel, rows: Sequence[Row], wanted: Wanted) -> Iterator[tuple[Row, Drawn]]:
-    for batch in _batches(model, rows, wanted.config):
+    if not rows:
+        return
+    config = wanted.config
+    longest = max(len(row.read) for row in rows) + config.max_new_tokens
+    if fits_slots(model, longest):
+        num_rows = min(len(rows), num_rows_that_fit(model, longest, config))
+        yield from ContinuousBatch(model, rows, num_rows, wanted).run()
+        return
+    for batch in _batches(model, rows, config):
         yield from _draw_batch(model, batch, wanted)
 
 
