@@ -28,14 +28,24 @@ from torch import Tensor, nn
 from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
-from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches, suitable_rate
+from coderl.training.losses import as_numbers
+from coderl.training.optim import (
+    build_optimiser,
+    fraction_done,
+    learning_rate,
+    plan_batches,
+    precision_of,
+    prepare_backbones,
+    split_by_tokens,
+    suitable_rate,
+)
 from coderl.training.settings import OptimConfig
 
 E = TypeVar("E")
-LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
-"""loss_fn(model, examples) -> (mean loss over the examples, figures to log). A third parameter named `whole` says that
-the function divides by the size of `whole` instead, of which `examples` are a part: then the loss of a batch does not
-depend on how it is split over processes and accumulation steps."""
+LossFn = Callable[..., tuple[Tensor, Any]]
+"""loss_fn(model, examples) -> (mean loss over the examples, `losses.Figures` to log). A third parameter named `whole`
+says that the function divides by the size of `whole` instead, of which `examples` are a part: then the loss of a batch
+does not depend on how it is split over processes and accumulation steps."""
 Validate = Callable[[], dict[str, float]]
 
 
@@ -156,7 +166,7 @@ class _Objective(nn.Module, Generic[E]):
         self.loss_fn = loss_fn
         self.takes_whole = "whole" in inspect.signature(loss_fn).parameters
 
-    def forward(self, part: list[E], whole: list[E]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, part: list[E], whole: list[E]) -> tuple[Tensor, dict[str, Any]]:
         """Return the part's share of the loss and figures of the whole batch."""
         if self.takes_whole:
             return self.loss_fn(self.model, part, whole)
@@ -177,9 +187,10 @@ class _Run:
         validate: Validate | None,
     ):
         AcceleratorState._reset_state()  # an earlier stage of this process may have used another precision
-        self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        self.accelerator = Accelerator(mixed_precision=precision_of(config))
         self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
         self.model = model
+        prepare_backbones(model, config)
         optimiser = build_optimiser(model, config)
         self.objective, self.optimiser = self.accelerator.prepare(_Objective(model, loss_fn), optimiser)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -197,7 +208,7 @@ class _Run:
         rate = learning_rate(config, progress.step + 1, fraction_done(config, progress))
         started = time.process_time()
         with self._step_randomness():
-            loss, metrics = self._backward(batch)
+            loss, metrics = self._backward(batch, length_of)
         grad_norm = self._apply(rate)
         progress.cpu_s += time.process_time() - started
         progress.step += 1
@@ -218,22 +229,24 @@ class _Run:
             metrics,
         )
 
-    def _backward(self, batch: list[E]) -> tuple[float, dict[str, float]]:
+    def _backward(self, batch: list[E], length_of: Callable[[E], int] | None) -> tuple[float, dict[str, float]]:
         self.objective.train()
         first = self.accelerator.process_index * self.config.gradient_accumulation_steps
         mine = [batch[k :: self.num_parts] for k in range(first, first + self.config.gradient_accumulation_steps)]
-        totals: dict[str, float] = {}
+        if length_of is not None and self.config.max_part_tokens is not None:
+            mine = [part for share in mine for part in split_by_tokens(share, length_of, self.config.max_part_tokens)]
+        totals: dict[str, Any] = {}
         for k, part in enumerate(mine):
             with self._gradient_sync(is_last=k == len(mine) - 1):
                 loss, metrics = self.objective(part, batch)
                 self.accelerator.backward(loss * self.accelerator.num_processes)  # its wrappers average over processes
-            for name, value in {"loss": loss.item(), **metrics}.items():
-                totals[name] = totals.get(name, 0.0) + value
-        totals = self._sum_over_processes(totals)
-        loss = totals.pop("loss")
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss of step {self.progress.step + 1} is {loss}: lower the learning rate?")
-        return loss, totals
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                totals[name] = totals.get(name, 0.0) + (value.double() if isinstance(value, Tensor) else value)
+        found = self._sum_over_processes(as_numbers(totals))
+        total = found.pop("loss")
+        if not math.isfinite(total):
+            raise TrainingError(f"the loss of step {self.progress.step + 1} is {total}: lower the learning rate?")
+        return total, found
 
     def _apply(self, rate: float) -> float:
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
