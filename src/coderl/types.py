@@ -36,6 +36,8 @@ class ProgramKind(StrEnum):
     """Continued from the best prefix of a program that passed the example tests."""
     REPAIRED = "repaired"
     """Drawn from the repair model for a program that failed the example tests."""
+    BRANCHED = "branched"
+    """Written greedily after one token of another program was exchanged."""
 
 
 @dataclass(frozen=True, slots=True)
