@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from coderl.engines.actor import Actor
 from coderl.prompts import PromptConfig
 from coderl.rl import online
 from coderl.rl.advantages import Record
-from coderl.rl.credit import examples_of, measure
+from coderl.rl.credit import corrected, examples_of, measure
 from coderl.rl.losses import ActorCritic, OnlineExample, online_loss, prefix_cross_entropy, read
 from coderl.rl.settings import ActorTrainingConfig, OnlineConfig, ReturnsConfig
 from coderl.training.losses import CrossEntropyExample
@@ -56,8 +57,8 @@ def settings(num_steps=4, **options):
 
 
 def draws_of(model, config, judge=None, seed=3):
-    built = online.build(model, config, seed=seed)
-    drawer = Actor(built.averaged or model, PROMPT, config.sampling)
+    built, drawing = online.build(model, config, seed=seed)
+    drawer = Actor(drawing, PROMPT, config.sampling)
     return online.Draws(built, drawer, PROBLEMS, judge or Judge(), config, seed=seed)
 
 
@@ -151,7 +152,7 @@ def test_the_tracker_takes_the_running_return(tiny):
 def test_a_fresh_critic_expects_the_mean_of_the_returns(tiny):
     """It starts at zero, so each outcome has 1/4 and V = (-1 - 0.6 - 0.3 + 1) / 4 at every prefix."""
     config = settings(critic="head", returns={"spread": "gae", "baseline": "none", "reward": "outcome"})
-    model = online.build(tiny(), config)
+    model, _ = online.build(tiny(), config)
     found, figures = examples_of([[rollout(Outcome.PASSED_TEST)]], model, {"p0": (10, 11)}, {}, config)
     assert found[0].token_returns == pytest.approx((1 + 0.225,) * 3)
     assert figures["critic_loss_before"] == pytest.approx(1.3862944)
@@ -159,7 +160,7 @@ def test_a_fresh_critic_expects_the_mean_of_the_returns(tiny):
 
 
 def test_programs_that_were_cut_teach_nothing(tiny):
-    group = [rollout(Outcome.PASSED_TEST), rollout(Outcome.FAILED_TEST, (20,) * 6)]
+    group = [rollout(Outcome.PASSED_TEST), replace(rollout(Outcome.FAILED_TEST, (20,) * 6), is_cut=True)]
     found, _ = examples_of([group], ActorCritic(tiny()), {"p0": (10, 11)}, {}, settings(mask_cut=True))
     assert [len(e.program) for e in found] == [3]
 
@@ -167,7 +168,7 @@ def test_programs_that_were_cut_teach_nothing(tiny):
 def test_the_loss_by_hand(tiny):
     """-(a + b + c) / 3 of a return of one, and the critic's cross-entropy ln 4 over four prefixes."""
     config = settings(critic="head")
-    model = online.build(tiny(), config)
+    model, _ = online.build(tiny(), config)
     row = outcome_row(Outcome.PASSED_TEST)
     example = OnlineExample((10, 11), (20, 21, 2), (1.0, 1.0, 1.0), (), (row,) * 4)
     loss, figures = online_loss(model, [example], config=config)
@@ -180,7 +181,7 @@ def test_the_loss_by_hand(tiny):
 
 def test_parts_of_a_batch_add_up_to_the_whole(tiny):
     config = settings(critic="head", entropy_weight=0.1, training={"ce_weight": 0.5})
-    model = online.build(tiny(), config)
+    model, _ = online.build(tiny(), config)
     row = outcome_row(Outcome.FAILED_TEST)
     anchor = CrossEntropyExample((10,), (22, 2))
     examples = [OnlineExample((10, 11), (20, 21, 2), (1.0, -1.0, 0.5), (), (row,) * 4, anchor),
@@ -199,6 +200,35 @@ def test_temperature_and_entropy_are_those_of_drawing(tiny):
     probs = logits.softmax(-1)
     assert said.log_probs[0].tolist() == pytest.approx([probs[0, 20].log().item(), probs[1, 2].log().item()], rel=1e-4)
     assert said.entropies[0].tolist() == pytest.approx((-(probs * probs.log()).sum(-1)).tolist(), rel=1e-4)
+
+
+def test_another_engines_draws_are_corrected():
+    """Ratios e^0.5 and e^-0.5 by hand; e^2 is cut at 2."""
+    found = corrected((1.0, 2.0, -1.0), (-1.0, -1.5, -1.0), (-1.5, -1.0, -3.0), most=2.0)
+    assert found == pytest.approx((1.6487213, 2 * 0.6065307, -2.0))
+
+
+def test_rounded_weights_draw_and_take_over_what_was_learned(tiny):
+    """A bfloat16 copy draws; after training it holds the float32 weights, rounded, and drew tokens are corrected."""
+    config = settings()
+    config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"dtype": "bfloat16"})})
+    draws, _ = learn(tiny(), config)
+    drawing = draws.actor.model
+    assert drawing is not draws.model.actor
+    draws.model.refresh(drawing)
+    ours, theirs = draws.model.actor.state_dict(), drawing.state_dict()
+    assert all(torch.equal(ours[name].bfloat16(), theirs[name]) for name in ours)
+
+
+def test_adapters_draw_merged(tiny):
+    pytest.importorskip("peft")
+    config = settings(training={"lora": {"rank": 2}})
+    draws, _ = learn(tiny("llama"), config)
+    draws.model.refresh(draws.actor.model)
+    batch = draws.model.actor.collate([(10, 11)], [(20, 2)])
+    with torch.no_grad():
+        ours, theirs = (m.eval().log_probs(batch) for m in (draws.model.actor, draws.actor.model))
+    assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_clipping_is_measured_from_the_policy_that_drew(tiny):

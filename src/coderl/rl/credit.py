@@ -49,7 +49,8 @@ def examples_of(
     """
     drawn = [[r for r in g if r.program.kind is ProgramKind.SAMPLE and r.program.tokens] for g in groups]
     flat = [r for group in drawn for r in group]
-    needs_reading = config.training.clip_range is not None or model.critic is not None
+    is_corrected = config.max_importance is not None and any(r.sampling_log_probs for r in flat)
+    needs_reading = config.training.clip_range is not None or model.critic is not None or is_corrected
     measured = measure(model, flat, prompts, config) if needs_reading else [Measured((), ())] * len(flat)
     by_program = dict(zip(map(id, flat), measured, strict=True))
     examples = []
@@ -57,7 +58,9 @@ def examples_of(
         for rollout, advantage in zip(samples, _relative(group, samples, records, config), strict=True):
             found = by_program[id(rollout)]
             rho = _spread(rollout, advantage, found, model, config)
-            if config.mask_cut and is_cut(rollout, config):
+            if rollout.sampling_log_probs and config.max_importance is not None:
+                rho = corrected(rho, found.log_probs, rollout.sampling_log_probs, most=config.max_importance)
+            if config.mask_cut and rollout.is_cut:
                 rho = (0.0,) * len(rho)
             targets = _targets(rollout, found, config) if found.probs else ()
             program = rollout.program
@@ -69,9 +72,15 @@ def examples_of(
     return kept, critic_figures(flat, measured, config) if model.critic is not None else {}
 
 
-def is_cut(rollout: Rollout, config: OnlineConfig) -> bool:
-    """Return whether a program was cut at the longest length, so that its outcome says little of its tokens."""
-    return len(rollout.program.tokens) >= config.sampling.max_new_tokens
+def corrected(
+    token_returns: Sequence[float], log_probs: Sequence[float], drawn_with: Sequence[float], *, most: float
+) -> tuple[float, ...]:
+    """Return rho_t min(p(w_t) / p_drawn(w_t), most): what a token earned, as if the trained model had drawn it.
+
+    Source: truncated importance sampling between engine and trainer (Yao et al. 2025).
+    """
+    ratios = (math.exp(min(ours - theirs, math.log(most))) for ours, theirs in zip(log_probs, drawn_with, strict=True))
+    return tuple(rho * ratio for rho, ratio in zip(token_returns, ratios, strict=True))
 
 
 def _relative(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as column_cross_entropy
 
 from coderl.critic.prefix import PrefixCritic
+from coderl.models import lora
 from coderl.models.lm import Batch, LanguageModel
 from coderl.rl.settings import ActorTrainingConfig, OnlineConfig
 from coderl.training.losses import (
@@ -43,6 +44,17 @@ class ActorCritic(nn.Module):
         assert self.averaged is not None
         for mean, now in zip(self.averaged.parameters(), self.actor.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)
+
+    @torch.no_grad()
+    def refresh(self, drawer: LanguageModel) -> None:
+        """Let the model that draws have the weights as they are now, adapters merged, in its own precision."""
+        source = self.actor if self.averaged is None else self.averaged
+        if drawer is source:
+            return
+        backbone = source.backbone
+        now = backbone.state_dict() if source.lora is None else lora.merged_state(backbone)
+        for name, held in drawer.backbone.state_dict().items():
+            held.copy_(now[name])
 
 
 @dataclass(frozen=True, slots=True)

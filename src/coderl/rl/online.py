@@ -23,9 +23,10 @@ import torch
 
 from coderl.critic.prefix import PrefixCritic
 from coderl.engines.actor import Actor
+from coderl.engines.engine import Drawn, Finish, Request
 from coderl.execution import Job
 from coderl.execution.store import JobRunner
-from coderl.models.lm import LanguageModel
+from coderl.models.lm import DTYPES, LanguageModel, best_dtype
 from coderl.rl import credit
 from coderl.rl.advantages import Record
 from coderl.rl.losses import ActorCritic, OnlineExample, online_loss
@@ -110,6 +111,8 @@ class Draws:
         if self.model.averaged is not None and memory.num_draws:
             assert config.averaging is not None
             self.model.average(min(config.averaging, (1 + memory.num_draws) / (10 + memory.num_draws)))
+        self.model.refresh(self.actor.model)
+        self.actor.engine.refresh()
         chosen = self._choose()
         self.drawing_s = 0.0
         rollouts = self._run(chosen)
@@ -124,7 +127,7 @@ class Draws:
         self._remember(groups)
         memory.num_draws += 1
         memory.metrics = {
-            **_figures(groups, config),
+            **_figures(groups),
             **figures,
             "num_drawn_tokens": float(memory.num_drawn_tokens),
             "drawing_s": self.drawing_s,
@@ -151,32 +154,43 @@ class Draws:
 
     def _run(self, chosen: Sequence[str]) -> list[Rollout]:
         """Return what was drawn for some problems with its verdicts; programs run while later ones are drawn."""
-        drawn: list[Program] = []
+        drawn: list[tuple[Program, Drawn]] = []
         verdicts = list(self.executor.run(self._jobs(chosen, drawn)))
         faults = [v.fault for v in verdicts if v.fault is not None]
         if len(faults) > max(MAX_FAULT_RATE * len(verdicts), 3):
             raise SandboxError(f"the sandbox failed on {len(faults)} of {len(verdicts)} programs; last: {faults[-1]}")
-        pairs = zip(drawn, verdicts, strict=True)
-        return [Rollout(program, verdict) for program, verdict in pairs if verdict.outcome is not None]
+        return [
+            Rollout(program, verdict, None, self._log_probs_of(how), how.finish is Finish.LENGTH)
+            for (program, how), verdict in zip(drawn, verdicts, strict=True)
+            if verdict.outcome is not None
+        ]
 
-    def _jobs(self, chosen: Sequence[str], drawn: list[Program]) -> Iterator[Job]:
+    def _log_probs_of(self, drawn: Drawn) -> tuple[float, ...]:
+        """Return what the engine says of a program's tokens, where it is not the trained model itself that drew."""
+        return () if self.actor.model is self.model.actor else (drawn.log_probs or ())
+
+    def _jobs(self, chosen: Sequence[str], drawn: list[tuple[Program, Drawn]]) -> Iterator[Job]:
         config = self.config
+        seed = int(np.random.SeedSequence([self.seed, self.memory.num_draws]).generate_state(1)[0])
         size = max(1, len(chosen) // config.num_parts)
         for start in range(0, len(chosen), size):
-            problems = [self.problems[i] for i in chosen[start : start + size]]
-            bare = [p.problem for p in problems]
+            names = chosen[start : start + size]
             before = time.monotonic()
-            seed = int(np.random.SeedSequence([self.seed, self.memory.num_draws]).generate_state(1)[0])
-            groups = self.actor.sample(bare, num_samples=config.num_samples, seed=seed)
-            if config.returns.baseline == "greedy":
-                for group, greedy in zip(groups, self.actor.greedy(bare), strict=True):
-                    group.append(greedy)
+            requests = [Request(self.prompts[i], (), config.num_samples) for i in names]
+            told = self.actor.model is not self.model.actor and config.max_importance is not None
+            groups = self.actor.drawn(requests, seed=seed, with_log_probs=told)
+            bare = [self.problems[i].problem for i in names]
+            is_greedy = config.returns.baseline == "greedy"
+            baselines = self.actor.greedy(bare) if is_greedy else []
             self.drawing_s += time.monotonic() - before
-            for labelled, group in zip(problems, groups, strict=True):
-                for program in group:
-                    self.memory.num_drawn_tokens += len(program.tokens)
-                    drawn.append(program)
-                    yield job_of(labelled, program)
+            for index, (problem, group) in enumerate(zip(bare, groups, strict=True)):
+                programs = self.actor.programs(problem, (d.tokens for d in group))
+                if is_greedy:
+                    programs, group = [*programs, baselines[index]], [*group, Drawn((), 0, Finish.END)]
+                for pair in zip(programs, group, strict=True):
+                    self.memory.num_drawn_tokens += len(pair[0].tokens)
+                    drawn.append(pair)
+                    yield job_of(self.problems[problem.problem_id], pair[0])
 
     # -------------------------------------------------------------------------------------------- what is remembered
 
@@ -243,20 +257,19 @@ def job_of(labelled: LabelledProblem, program: Program) -> Job:
     return Job(program.code, labelled.hidden_tests, problem.fn_name, labelled.checker, problem.prelude)
 
 
-def _figures(groups: Sequence[Sequence[Rollout]], config: OnlineConfig) -> dict[str, float]:
+def _figures(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
     """Return how the drawn programs fared: what a collapsing policy shows first, and what there is to learn from."""
     samples = [[r for r in g if r.program.kind is ProgramKind.SAMPLE and r.program.code] for g in groups]
     drawn = [r for group in samples for r in group]
     count = max(len(drawn), 1)
     passed = [[r.outcome is Outcome.PASSED_TEST for r in group] for group in samples if group]
-    longest = config.sampling.max_new_tokens
     return {
         "pass_rate": sum(map(sum, passed)) / count,
         "mixed_share": sum(0 < sum(group) < len(group) for group in passed) / max(len(passed), 1),
         "compile_error_rate": sum(r.outcome is Outcome.COMPILE_ERROR for r in drawn) / count,
         "unique_share": len({(r.program.problem_id, r.program.code) for r in drawn}) / count,
         "mean_tokens": fmean([len(r.program.tokens) for r in drawn] or [0]),
-        "cut_share": sum(len(r.program.tokens) >= longest for r in drawn) / count,
+        "cut_share": sum(r.is_cut for r in drawn) / count,
     }
 
 
@@ -311,10 +324,19 @@ def has_settled(losses: Sequence[float], *, most: int, window: int = 4) -> bool:
     return fmean(losses[-window:]) > 0.99 * fmean(losses[-2 * window : -window])
 
 
-def build(actor: LanguageModel, config: OnlineConfig, *, seed: int = 0) -> ActorCritic:
-    """Return an actor with the critic and the average that the settings ask for."""
+def build(model: LanguageModel, config: OnlineConfig, *, seed: int = 0) -> tuple[ActorCritic, LanguageModel]:
+    """Return an actor with the critic and the average that the settings ask for, and the model that draws.
+
+    That is the actor itself, but where it is adapted or rounded for drawing: then a plain copy that takes over the
+    weights before each draw.
+    """
+    dtype = config.sampling.dtype
+    dtype = best_dtype(str(model.device)) if dtype == "auto" else dtype
+    is_copied = config.training.lora is not None or config.averaging is not None or DTYPES[dtype] is not model.dtype
+    drawer = copy.deepcopy(model).to(DTYPES[dtype]) if is_copied else model
+    model.adapt(config.training.lora)
     torch.manual_seed(seed)
-    network = copy.deepcopy(actor) if config.critic == "network" else None
-    critic = None if config.critic == "none" else PrefixCritic(actor.hidden_size, network).to(actor.device)
-    averaged = None if config.averaging is None else copy.deepcopy(actor)
-    return ActorCritic(actor, critic, averaged)
+    network = copy.deepcopy(model) if config.critic == "network" else None
+    critic = None if config.critic == "none" else PrefixCritic(model.hidden_size, network).to(model.device)
+    averaged = None if config.averaging is None else copy.deepcopy(model)
+    return ActorCritic(model, critic, averaged), drawer

@@ -79,6 +79,9 @@ class OnlineConfig(Config):
     returns: ReturnsConfig = ReturnsConfig(reward="passing", baseline="group_normalised", spread="uniform")
     whiten: bool = False
     """Give the token returns of a draw mean 0 and deviation 1, which the `tracker` baseline wants."""
+    max_importance: Annotated[float | None, Field(ge=1)] = 2.0
+    """Where programs are drawn by rounded weights or another engine: each token's return is multiplied by how much
+    likelier the trained model finds it, at most this. None: the difference is ignored."""
     mask_cut: bool = False
     """Learn nothing from programs that were cut at `sampling.max_new_tokens`."""
     choose: Literal["shuffled", "uncertain"] = "shuffled"

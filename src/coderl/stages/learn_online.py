@@ -10,6 +10,7 @@ from coderl.execution import ExecutionConfig, open_executor
 from coderl.execution.store import JobRunner
 from coderl.prompts import PromptConfig
 from coderl.rl import online
+from coderl.rl.losses import ActorCritic
 from coderl.rl.settings import OnlineConfig
 from coderl.stages import networks
 from coderl.stages.stage import Facts, Labelled, ModelSource, Work, derive_seed, stage
@@ -52,11 +53,9 @@ def learn_online(
         raise InputError(f"none of the {len(problems)} problems has hidden tests to learn from")
     model = networks.own_language_model(actor)
     reference = networks.language_model(actor) if config.training.kl_weight else None
-    policy = Actor(model, prompt, config.sampling)
-    solutions = solution_examples(policy, tested) if config.training.ce_weight else []
-    model.adapt(config.training.lora)
-    built = online.build(model, config, seed=seed)
-    drawer = policy if built.averaged is None else Actor(built.averaged, prompt, config.sampling)
+    solutions = solution_examples(Actor(model, prompt), tested) if config.training.ce_weight else []
+    built, drawing = online.build(model, config, seed=seed)
+    drawer = Actor(drawing, prompt, config.sampling)
     with open_executor(execution) as executor:
         draws = online.Draws(built, drawer, tested, executor, config, solutions=solutions, seed=seed)
         judged = [p for p in validation if p.hidden_tests]
@@ -65,21 +64,29 @@ def learn_online(
             config,
             reference=reference,
             checkpoint_dir=work.checkpoints,
-            validate=(lambda: pass_rate(drawer, judged, executor, seed=seed)) if judged else None,
+            validate=(lambda: pass_rate(built, drawer, judged, executor, seed=seed)) if judged else None,
         )
         title = f"online learning on {len(tested)} problems"
         facts = work.log_steps(steps, title, total=config.training.optim.num_steps)
     last = draws.memory.metrics or {}
-    drawer.model.save(work.folder / "model")
+    (built.averaged or model).save(work.folder / "model")
     kept = ("pass_rate", "mixed_share", "compile_error_rate", "unique_share", "mean_tokens", "cut_share")
     facts |= {"num_draws": draws.memory.num_draws, "num_drawn_tokens": draws.memory.num_drawn_tokens}
     return facts | {name: round(last[name], 4) for name in kept if name in last}
 
 
 def pass_rate(
-    actor: Actor, problems: Sequence[LabelledProblem], executor: JobRunner, *, seed: int, num_samples: int = 4
+    model: ActorCritic,
+    actor: Actor,
+    problems: Sequence[LabelledProblem],
+    executor: JobRunner,
+    *,
+    seed: int,
+    num_samples: int = 4,
 ) -> dict[str, float]:
-    """Return the share of right programs among some drawn for validation problems."""
+    """Return the share of right programs among some drawn for validation problems by the weights as they are now."""
+    model.refresh(actor.model)
+    actor.engine.refresh()
     chosen = actor.sample([p.problem for p in problems], num_samples=num_samples, seed=derive_seed(seed, "validation"))
     jobs = [online.job_of(p, program) for p, programs in zip(problems, chosen, strict=True) for program in programs]
     outcomes = [v.outcome for v in executor.run(jobs) if v.outcome is not None]

@@ -293,9 +293,7 @@ class _Run:
                 figures.append(self._gradient_of(number, parts[number], batch, scale=num_processes))
         return figures if num_processes == 1 else [f for of_rank in self.group.gather(figures) for f in of_rank]
 
-    def _exact_gradient(
-        self, ordered_sum: OrderedSum, parts: list[list[E]], batch: list[E]
-    ) -> list[dict[str, float]]:
+    def _exact_gradient(self, ordered_sum: OrderedSum, parts: list[list[E]], batch: list[E]) -> list[dict[str, float]]:
         """Compute one part a process at a time, and add the gradients in the order of the parts."""
         figures: list[dict[str, float]] = []
         are_used = [False] * len(self.parameters)
