@@ -123,7 +123,9 @@ class _LaunchedGroup(Group):
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_local(), 1)))
         os.environ.setdefault("LOCAL_RANK", os.environ["RANK"])
-        self._store, self.rank, self.num_processes = next(self._dist.rendezvous("env://", timeout=timedelta(minutes=10)))
+        self._store, self.rank, self.num_processes = next(
+            self._dist.rendezvous("env://", timeout=timedelta(minutes=10))
+        )
         self._dist.init_process_group(
             backend="cpu:gloo,cuda:nccl" if has_gpus else "gloo",
             store=self._store,
@@ -218,7 +220,7 @@ _group: Group | None = None
 
 def group() -> Group:
     """Return the processes that share this command; the first call finds the others, where a launcher started some."""
-    global _group  # noqa: PLW0603 (there is one)
+    global _group
     if _group is None:
         _group = _LaunchedGroup() if environment_size() > 1 else Group()
     return _group
@@ -226,7 +228,7 @@ def group() -> Group:
 
 def stay_alone() -> None:
     """Let this process share nothing: it runs a command that is not for many."""
-    global _group  # noqa: PLW0603
+    global _group
     _group = Group()
 
 

@@ -29,7 +29,10 @@ PACKAGES = ("coderl.cli", "coderl.stages", "coderl.interop", "coderl.corpus", "c
 GROUPS = {"problems": "Read, make and check data sets of problems."}
 SHARED = ("run", "demo")
 """Commands, beside the stages, that several processes may do together."""
-_DECLARED = re.compile(r'^@(?:stage(?:\(is_shared=True\))?|command\("([^"]+)"\))\ndef (\w+)\(.*?r?"""(.+?)(?:"""|$)', re.MULTILINE | re.DOTALL)
+_DECLARED = re.compile(
+    r'^@(?:stage(?:\(is_shared=True\))?|command\("([^"]+)"\))\ndef (\w+)\(.*?r?"""(.+?)(?:"""|$)',
+    re.MULTILINE | re.DOTALL,
+)
 
 
 class Declared(NamedTuple):

@@ -209,15 +209,15 @@ class Work:
     def log_steps(self, steps: Iterable[Any], title: str, *, total: int | None = None, below: str = "") -> Facts:
         """Run a training to its end, with the figures of each update in `metrics.jsonl`; return its facts."""
         path = self.folder / below / "metrics.jsonl"
-        done = {record["step"] for record in records.read_jsonl(path)}
-        last = None
-        for last in self.reporter.track(steps, title, total=total, unit="updates"):
-            if self.is_main and last.step not in done:
-                records.append_jsonl(path, last.record())
-        if last is None:
+        noted = {record["step"] for record in records.read_jsonl(path)}
+        for step in self.reporter.track(steps, title, total=total, unit="updates"):
+            if self.is_main and step.step not in noted:
+                records.append_jsonl(path, step.record())
+        last = records.read_jsonl(path)[-1:] if self.is_main else []  # also where an earlier run took the last step
+        if not last:
             return {"num_steps": 0}
-        spent = {"num_trained_tokens": last.num_tokens, "update_cpu_s": round(last.cpu_s, 2)}
-        return {"num_steps": last.step, "last_loss": round(last.loss, 4), **spent}
+        spent = {"num_trained_tokens": last[0]["num_tokens"], "update_cpu_s": round(last[0]["cpu_s"], 2)}
+        return {"num_steps": last[0]["step"], "last_loss": round(last[0]["loss"], 4), **spent}
 
 
 # ------------------------------------------------------------------------------------------------------------- stage

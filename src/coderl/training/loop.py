@@ -138,6 +138,7 @@ def train(
         for rows in plan[progress.num_batches_done :]:
             metrics = run.update([drawn[i] for i in rows], len(plan), length_of)
             yield run.close_step(metrics)
+            run.save_where_due()  # after the caller has noted the step, or a kill between the two would lose the note
             if run.is_done():
                 break
     run.finish()
@@ -277,9 +278,7 @@ class _Run:
                 figures.append(self._gradient_of(number, parts[number], batch, scale=num_processes))
         return figures if num_processes == 1 else [f for of_rank in self.group.gather(figures) for f in of_rank]
 
-    def _exact_gradient(
-        self, ordered_sum: OrderedSum, parts: list[list[E]], batch: list[E]
-    ) -> list[dict[str, float]]:
+    def _exact_gradient(self, ordered_sum: OrderedSum, parts: list[list[E]], batch: list[E]) -> list[dict[str, float]]:
         """Compute one part a process at a time, and add the gradients in the order of the parts."""
         figures: list[dict[str, float]] = []
         are_used = [False] * len(self.parameters)
@@ -333,17 +332,20 @@ class _Run:
     # ------------------------------------------------------------------------------- validation and the end
 
     def close_step(self, metrics: StepMetrics) -> StepMetrics:
-        """Validate and write a checkpoint where they are due; return the metrics with what validation found."""
+        """Validate where it is due; return the metrics with what validation found."""
         every, is_epoch_end = self.config.validate_every_steps, self.progress.num_batches_done == 0
         is_due = self.progress.step % every == 0 if every else is_epoch_end
         found = dict(self.start_validation)
         self.start_validation = {}
         if self.validate and (is_due or self.is_done()):
             found |= self._validated()
-        every = self.config.checkpoint_every_steps
-        if self.is_done() or (every and self.progress.step % every == 0):
-            self._save()
         return dataclasses.replace(metrics, validation=found)
+
+    def save_where_due(self) -> None:
+        """Write a checkpoint every so many steps and at the end."""
+        every = self.config.checkpoint_every_steps
+        if self.checkpoint_dir is not None and (self.is_done() or (every and self.progress.step % every == 0)):
+            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint)
 
     def _validated(self) -> dict[str, float]:
         assert self.validate is not None
@@ -402,7 +404,3 @@ class _Run:
             self.progress = checkpoint.restore(self.accelerator, self.checkpoint_dir, self.fingerprint)
         if self.validate and self.progress.step == 0:
             self.start_validation = {f"start_{name}": value for name, value in self._validated().items()}
-
-    def _save(self) -> None:
-        if self.checkpoint_dir is not None:
-            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint)
