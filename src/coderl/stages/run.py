@@ -27,6 +27,7 @@ from coderl.stages.execute import execute
 from coderl.stages.gather import gather
 from coderl.stages.illustrate import illustrate
 from coderl.stages.init import init
+from coderl.stages.learn_online import learn_online
 from coderl.stages.pretrain import pretrain
 from coderl.stages.rank import rank
 from coderl.stages.report import write_report
@@ -43,6 +44,8 @@ from coderl.stages.warm_start import warm_start
 from coderl.training.settings import CriticConfig
 from coderl.types import LabelledProblem, Problem
 
+ONLINE = "online"
+"""Where online learning stands in the run directory."""
 MORE_SAMPLES = 1.5
 """Plain samples drawn beside those of the first round, in first rounds: a search costs two to three."""
 
@@ -202,12 +205,24 @@ def reinforced(run: Run, warm: Path | str) -> Path | str:
         actor = _updated(run, name, actor, warm, replay)
         if _judge(run, selection, name, actor):
             break
+    if config.online:
+        actor = _online(run, actor)
+        _judge(run, selection, ONLINE, actor)
     if pool is not None and pool.scores:
         shown = {"programs": pool.programs, "verdicts": pool.verdicts, "where": name, "prompt": config.prompt}
         run.do(illustrate, f"{name}/illustrate", critic=critic, problems=bare(pool.problems), **shown)
     if selection is None or not selection.rates:
         return actor
     return selection.actors[selection.kept]
+
+
+def _online(run: Run, actor: Path | str) -> Path:
+    """Return the actor after online learning."""
+    config, splits = run.config, run.splits
+    validation = splits.validation if config.online and config.online.training.optim.validate_every_steps else []
+    learnt = {"config": config.online, "execution": config.execution, "prompt": config.prompt}
+    given = {"problems": splits.tested, "validation": validation, "seed": run.seed(ONLINE), **learnt}
+    return run.do(learn_online, ONLINE, actor=actor, **given) / "model"
 
 
 def _init_of(critic: CriticConfig, warm: Path | str) -> Path | str:
@@ -417,5 +432,7 @@ def more_cross_entropy(run: Run, warm: Path | str) -> Path:
 
 def _tokens_of_rounds(folder: Path) -> int:
     """Return the tokens that all rounds drew and trained on; drawing one counts as much as training on one."""
-    facts = [records.facts_of(p.parent) for p in folder.glob(f"round-*/*/{records.MANIFEST}")]
-    return sum(f.get("num_tokens", 0) + f.get("num_trained_tokens", 0) for f in facts)
+    stages = [*folder.glob(f"round-*/*/{records.MANIFEST}"), *folder.glob(f"{ONLINE}/{records.MANIFEST}")]
+    facts = [records.facts_of(path.parent) for path in stages]
+    counted = ("num_tokens", "num_trained_tokens", "num_drawn_tokens")
+    return sum(f.get(name, 0) for f in facts for name in counted)

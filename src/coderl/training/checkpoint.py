@@ -41,20 +41,32 @@ class Progress:
     """True once validation has not improved for `patience` times."""
 
 
-def save(accelerator: Accelerator, folder: Path, progress: Progress, fingerprint: dict[str, Any]) -> None:
-    """Write the checkpoint of `progress.step` under `folder` and delete all but the last two."""
+def save(
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    fingerprint: dict[str, Any],
+    state: dict[str, Any] | None = None,
+) -> None:
+    """Write the checkpoint of `progress.step`, with what else the run remembers, and delete all but the last two."""
     with _shared_atomic_dir(accelerator, folder / f"step-{progress.step:08d}") as temporary:
         with _without_warnings("accelerate.utils.other"):  # at every save it names the tied embeddings, which are fine
             accelerator.save_state(str(temporary), safe_serialization=True)
         if accelerator.is_main_process:
-            write_json(temporary / PROGRESS_FILE, {"fingerprint": fingerprint, "progress": asdict(progress)})
+            write_json(
+                temporary / PROGRESS_FILE, {"fingerprint": fingerprint, "progress": asdict(progress), "state": state}
+            )
     if accelerator.is_main_process:
         for old in sorted(folder.glob("step-*"))[:-NUM_KEPT]:
             shutil.rmtree(old)
 
 
-def restore(accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any]) -> Progress:
-    """Return where the run in `folder` stands, having loaded its last checkpoint; a fresh start where there is none.
+def restore(
+    accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any]
+) -> tuple[Progress, dict[str, Any] | None]:
+    """Return where the run in `folder` stands and what it remembers, having loaded its last checkpoint.
+
+    A fresh start where there is none.
 
     Raises:
         InputError: the checkpoint belongs to other settings, another model or other examples.
@@ -65,7 +77,7 @@ def restore(accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any])
     accelerator.wait_for_everyone()
     found = sorted(folder.glob(f"step-*/{PROGRESS_FILE}"))
     if not found:
-        return Progress()
+        return Progress(), None
     record = read_json(found[-1])
     differing = [key for key in fingerprint if record["fingerprint"].get(key) != fingerprint[key]]
     if differing:
@@ -74,7 +86,8 @@ def restore(accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any])
         )
     accelerator.load_state(str(found[-1].parent))
     known = {f.name for f in fields(Progress)}
-    return Progress(**{key: value for key, value in record["progress"].items() if key in known})
+    progress = Progress(**{key: value for key, value in record["progress"].items() if key in known})
+    return progress, record.get("state")
 
 
 @contextmanager

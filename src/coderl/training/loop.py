@@ -17,11 +17,11 @@ import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,6 +45,19 @@ LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
 the function divides by the size of `whole` instead, of which `examples` are a part: then the loss of a batch does not
 depend on how it is split over processes and accumulation steps."""
 Validate = Callable[[], dict[str, float]]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Examples that depend on what came before them, which is kept in a run's checkpoints."""
+
+    def state(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` returned."""
+        ...
 
 
 class StoredExamples(Sequence[E]):
@@ -113,7 +126,8 @@ def train(
     Args:
         model: the weights to move, those that require a gradient.
         examples: fixed, or a function of the epoch (0 for the first) that draws that epoch's; resuming needs it to
-            return the same for the same epoch. `StoredExamples` need not be in memory.
+            return the same for the same epoch. `StoredExamples` need not be in memory; what `Stateful` ones remember
+            from one epoch to the next is kept in the checkpoints.
         loss_fn: see `LossFn`.
         config: when to end, at what rate, in which order.
         checkpoint_dir: where to leave checkpoints; a run found there is resumed, a finished one only loaded.
@@ -127,6 +141,7 @@ def train(
     draw = examples if callable(examples) else lambda epoch: examples
     config = suitable_rate(config, model)
     run = _Run(model, loss_fn, config, checkpoint_dir, validate)
+    run.state = examples if isinstance(examples, Stateful) else None
     run.resume(num_examples=None if callable(examples) else len(examples))
     progress = run.progress
     while not run.is_done():
@@ -205,6 +220,7 @@ class _Run:
         self.accelerator = Accelerator(cpu=on_cpus, mixed_precision=config.mixed_precision)
         _refuse_sharded(self.accelerator)
         self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
+        self.state: Stateful | None = None
         self.model = model
         optimiser = build_optimiser(model, config)
         is_exact = self.accelerator.device.type == "cpu"  # no wrapper then, whose sums have an order of their own
@@ -345,7 +361,8 @@ class _Run:
         """Write a checkpoint every so many steps and at the end."""
         every = self.config.checkpoint_every_steps
         if self.checkpoint_dir is not None and (self.is_done() or (every and self.progress.step % every == 0)):
-            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint)
+            state = None if self.state is None else self.state.state()
+            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint, state)
 
     def _validated(self) -> dict[str, float]:
         assert self.validate is not None
@@ -401,6 +418,8 @@ class _Run:
         }
         if self.checkpoint_dir is not None:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-            self.progress = checkpoint.restore(self.accelerator, self.checkpoint_dir, self.fingerprint)
+            self.progress, kept = checkpoint.restore(self.accelerator, self.checkpoint_dir, self.fingerprint)
+            if self.state is not None and kept is not None:
+                self.state.load_state(kept)
         if self.validate and self.progress.step == 0:
             self.start_validation = {f"start_{name}": value for name, value in self._validated().items()}

@@ -33,7 +33,8 @@ class OptimConfig(Config):
     max_tokens: int | None = Field(default=None, ge=1)
     """End after this many tokens of prompts and programs: for controls of equal compute."""
     max_cpu_s: float | None = Field(default=None, gt=0)
-    """End after this many CPU-seconds of updates (of the main process): for controls of equal compute. Varies by run."""
+    """End after this many CPU-seconds of updates in the main process: for controls of equal compute, and not
+    reproducible."""
     warmup_steps: int = Field(default=0, ge=0)
     """Updates over which the rate rises linearly from 0."""
     schedule: Literal["constant", "linear", "polynomial"] = "constant"
