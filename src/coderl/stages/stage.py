@@ -302,7 +302,7 @@ class Stage:
             if self.is_shared:
                 facts = self.function(work, **given)
             else:
-                facts = work.group.on_main(lambda: self.function(replace(work, group=processes.Group()), **given))
+                facts = work.group.on_main(lambda: self._alone(work, given))
         except InputError:
             if work.is_main:
                 folder.discard_if_empty()
@@ -310,6 +310,10 @@ class Stage:
         cpu_s = sum(work.group.gather(time.process_time() - cpu))
         spent = {"wall_s": round(time.monotonic() - wall, 2), "cpu_s": round(cpu_s, 2)}
         work.group.on_main(lambda: folder.finish({**facts, **spent}))
+
+    def _alone(self, work: Work, given: dict[str, Any]) -> Facts:
+        with processes.alone():
+            return self.function(replace(work, group=processes.group()), **given)
 
     # ------------------------------------------------------------------------------------------------- the command
 

@@ -216,7 +216,7 @@ class _Run:
     ):
         self.group = processes.group()
         AcceleratorState._reset_state()  # an earlier stage of this process may have used another precision
-        on_cpus = self.group.num_processes > 1 and not torch.accelerator.is_available()
+        on_cpus = processes.environment_size() > 1 and not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=on_cpus, mixed_precision=config.mixed_precision)
         _refuse_sharded(self.accelerator)
         self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
@@ -224,7 +224,8 @@ class _Run:
         self.model = model
         optimiser = build_optimiser(model, config)
         is_exact = self.accelerator.device.type == "cpu"  # no wrapper then, whose sums have an order of their own
-        self.objective = self.accelerator.prepare_model(_Objective(model, loss_fn), evaluation_mode=is_exact)
+        is_bare = is_exact or self.group.num_processes == 1
+        self.objective = self.accelerator.prepare_model(_Objective(model, loss_fn), evaluation_mode=is_bare)
         self.optimiser = self.accelerator.prepare(optimiser)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.num_parts = config.gradient_accumulation_steps * (1 if is_exact else self.group.num_processes)
@@ -388,7 +389,7 @@ class _Run:
         if not self.config.keep_best:
             return
         self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        if self.checkpoint_dir is not None and self.accelerator.is_main_process:
+        if self.checkpoint_dir is not None and self.group.is_main:
             with atomic_path(self.checkpoint_dir / BEST_FILE) as temporary:
                 save_model(self.model, str(temporary))
 
