@@ -232,6 +232,18 @@ def stay_alone() -> None:
     _group = Group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process share nothing for a while: the others wait for what it does."""
+    global _group
+    before = group()
+    _group = Group()
+    try:
+        yield
+    finally:
+        _group = before
+
+
 def leave() -> None:
     """Leave the others, at the end of a command that all have done."""
     if isinstance(_group, _LaunchedGroup):

@@ -209,15 +209,15 @@ class Work:
     def log_steps(self, steps: Iterable[Any], title: str, *, total: int | None = None, below: str = "") -> Facts:
         """Run a training to its end, with the figures of each update in `metrics.jsonl`; return its facts."""
         path = self.folder / below / "metrics.jsonl"
-        done = {record["step"] for record in records.read_jsonl(path)}
-        last = None
-        for last in self.reporter.track(steps, title, total=total, unit="updates"):
-            if self.is_main and last.step not in done:
-                records.append_jsonl(path, last.record())
-        if last is None:
+        noted = {record["step"] for record in records.read_jsonl(path)}
+        for step in self.reporter.track(steps, title, total=total, unit="updates"):
+            if self.is_main and step.step not in noted:
+                records.append_jsonl(path, step.record())
+        last = records.read_jsonl(path)[-1:] if self.is_main else []  # also where an earlier run took the last step
+        if not last:
             return {"num_steps": 0}
-        spent = {"num_trained_tokens": last.num_tokens, "update_cpu_s": round(last.cpu_s, 2)}
-        return {"num_steps": last.step, "last_loss": round(last.loss, 4), **spent}
+        spent = {"num_trained_tokens": last[0]["num_tokens"], "update_cpu_s": round(last[0]["cpu_s"], 2)}
+        return {"num_steps": last[0]["step"], "last_loss": round(last[0]["loss"], 4), **spent}
 
 
 # ------------------------------------------------------------------------------------------------------------- stage
@@ -302,7 +302,7 @@ class Stage:
             if self.is_shared:
                 facts = self.function(work, **given)
             else:
-                facts = work.group.on_main(lambda: self.function(replace(work, group=processes.Group()), **given))
+                facts = work.group.on_main(lambda: self._alone(work, given))
         except InputError:
             if work.is_main:
                 folder.discard_if_empty()
@@ -310,6 +310,10 @@ class Stage:
         cpu_s = sum(work.group.gather(time.process_time() - cpu))
         spent = {"wall_s": round(time.monotonic() - wall, 2), "cpu_s": round(cpu_s, 2)}
         work.group.on_main(lambda: folder.finish({**facts, **spent}))
+
+    def _alone(self, work: Work, given: dict[str, Any]) -> Facts:
+        with processes.alone():
+            return self.function(replace(work, group=processes.group()), **given)
 
     # ------------------------------------------------------------------------------------------------- the command
 

@@ -153,6 +153,7 @@ def train(
         for rows in plan[progress.num_batches_done :]:
             metrics = run.update([drawn[i] for i in rows], len(plan), length_of)
             yield run.close_step(metrics)
+            run.save_where_due()  # after the caller has noted the step, or a kill between the two would lose the note
             if run.is_done():
                 break
     run.finish()
@@ -215,7 +216,7 @@ class _Run:
     ):
         self.group = processes.group()
         AcceleratorState._reset_state()  # an earlier stage of this process may have used another precision
-        on_cpus = self.group.num_processes > 1 and not torch.accelerator.is_available()
+        on_cpus = processes.environment_size() > 1 and not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=on_cpus, mixed_precision=config.mixed_precision)
         _refuse_sharded(self.accelerator)
         self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
@@ -223,7 +224,8 @@ class _Run:
         self.model = model
         optimiser = build_optimiser(model, config)
         is_exact = self.accelerator.device.type == "cpu"  # no wrapper then, whose sums have an order of their own
-        self.objective = self.accelerator.prepare_model(_Objective(model, loss_fn), evaluation_mode=is_exact)
+        is_bare = is_exact or self.group.num_processes == 1
+        self.objective = self.accelerator.prepare_model(_Objective(model, loss_fn), evaluation_mode=is_bare)
         self.optimiser = self.accelerator.prepare(optimiser)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.num_parts = config.gradient_accumulation_steps * (1 if is_exact else self.group.num_processes)
@@ -347,17 +349,21 @@ class _Run:
     # ------------------------------------------------------------------------------- validation and the end
 
     def close_step(self, metrics: StepMetrics) -> StepMetrics:
-        """Validate and write a checkpoint where they are due; return the metrics with what validation found."""
+        """Validate where it is due; return the metrics with what validation found."""
         every, is_epoch_end = self.config.validate_every_steps, self.progress.num_batches_done == 0
         is_due = self.progress.step % every == 0 if every else is_epoch_end
         found = dict(self.start_validation)
         self.start_validation = {}
         if self.validate and (is_due or self.is_done()):
             found |= self._validated()
-        every = self.config.checkpoint_every_steps
-        if self.is_done() or (every and self.progress.step % every == 0):
-            self._save()
         return dataclasses.replace(metrics, validation=found)
+
+    def save_where_due(self) -> None:
+        """Write a checkpoint every so many steps and at the end."""
+        every = self.config.checkpoint_every_steps
+        if self.checkpoint_dir is not None and (self.is_done() or (every and self.progress.step % every == 0)):
+            state = None if self.state is None else self.state.state()
+            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint, state)
 
     def _validated(self) -> dict[str, float]:
         assert self.validate is not None
@@ -383,7 +389,7 @@ class _Run:
         if not self.config.keep_best:
             return
         self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        if self.checkpoint_dir is not None and self.accelerator.is_main_process:
+        if self.checkpoint_dir is not None and self.group.is_main:
             with atomic_path(self.checkpoint_dir / BEST_FILE) as temporary:
                 save_model(self.model, str(temporary))
 
@@ -418,8 +424,3 @@ class _Run:
                 self.state.load_state(kept)
         if self.validate and self.progress.step == 0:
             self.start_validation = {f"start_{name}": value for name, value in self._validated().items()}
-
-    def _save(self) -> None:
-        if self.checkpoint_dir is not None:
-            state = None if self.state is None else self.state.state()
-            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint, state)

@@ -49,8 +49,8 @@ class OptimConfig(Config):
     """Of AdamW."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    """Parts that a batch is worked off in: less memory, the same update. On CPUs several processes share these parts; on
-    GPUs each has so many."""
+    """Parts that a batch is worked off in: less memory, the same update. On CPUs several processes share these parts;
+    on GPUs each has so many."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """None leaves it to `accelerate launch`."""
     seed: int = 0
