@@ -36,6 +36,8 @@ class ProgramKind(StrEnum):
     """Continued from the best prefix of a program that passed the example tests."""
     REPAIRED = "repaired"
     """Drawn from the repair model for a program that failed the example tests."""
+    BRANCHED = "branched"
+    """Written greedily after one token of another program was exchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,10 @@ class Rollout:
     verdict: Verdict
     score: Score | None = None
     """Of the critic, where it was asked."""
+    sampling_log_probs: tuple[float, ...] = ()
+    """log p of each token under the distribution it was drawn from, where the engine told."""
+    is_cut: bool = False
+    """True where the program was cut at the longest length."""
 
     @property
     def outcome(self) -> Outcome:

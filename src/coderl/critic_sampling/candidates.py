@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
 
 from coderl.critic_sampling.ranking import rank
 from coderl.types import (
@@ -54,6 +57,36 @@ class Repairer(Protocol):
         ...
 
 
+class WriteRequest(NamedTuple):
+    """Write the likeliest program of `problem` that begins with `prefix_tokens`, token by token."""
+
+    problem: Problem
+    prefix_tokens: tuple[int, ...]
+    failed: tuple[Program, Verdict] | None = None
+    """What to repair; None to write from the problem alone."""
+
+
+class Written(NamedTuple):
+    """A program, and what the model found likeliest at each position after the prefix."""
+
+    program: Program
+    likeliest: Int[np.ndarray, "T K"]
+    log_probs: Float[np.ndarray, "T K"]
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """An actor, or a repair model, that writes its likeliest programs."""
+
+    def write(self, requests: Sequence[WriteRequest]) -> Sequence[Written | None]:
+        """Return what is written for each request; None where what is to be repaired is too long for a prompt."""
+        ...
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of some tokens."""
+        ...
+
+
 @runtime_checkable
 class PrefixCritic(Protocol):
     """A critic, best a binary one trained to tell programs that pass the example tests."""
@@ -77,6 +110,10 @@ class Tools:
     repairer: Repairer | None
     """Without one nothing is repaired."""
     run_example_tests: TestRunner
+    writer: Writer | None = None
+    """The actor, where the search begins with its greedy program."""
+    repair_writer: Writer | None = None
+    """The repair model, for the same."""
 
 
 # ------------------------------------------------------------------------------------------------------------ results
@@ -93,6 +130,10 @@ class NoRound(StrEnum):
     """No program passes, and there is no repair model or no repair round."""
     NO_REFINE = "no_refine"
     """Some program passes, and there is no refine round."""
+    NO_NEED = "no_need"
+    """The greedy program passes, and the search stops with it."""
+    NO_BRANCH = "no_branch"
+    """The greedy program fails, and no other token was likely enough."""
     NO_BUDGET = "no_budget"
     """The first round took all tokens or tests there are, or left too few for one more program."""
 
@@ -112,6 +153,22 @@ class Spend:
 
     def __add__(self, other: Spend) -> Spend:
         return Spend(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Where a program leaves the one that it branches off."""
+
+    score: float
+    """Of the branch: see `branch.Branch`."""
+    rank: int
+    """1 for the second likeliest token there, 2 for the third, ..."""
+    line: int
+    """1-based, of what the model wrote."""
+    forced: str
+    """The token there."""
+    replaced: str
+    """The token in whose place it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +193,8 @@ class Candidate:
     """Example tests run for the problem once this program had its verdict."""
     is_returned: bool = False
     """Whether the search hands it in."""
+    fork: Fork | None = None
+    """None for a program that is no branch."""
 
     @property
     def passes(self) -> bool:

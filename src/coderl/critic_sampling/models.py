@@ -5,13 +5,14 @@ The generator is an `Actor` as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from coderl.critic.model import Critic
 from coderl.critic.values import values
-from coderl.critic_sampling.candidates import RepairRequest
+from coderl.critic_sampling.candidates import RepairRequest, WriteRequest, Written
 from coderl.engines.actor import Actor, prompt_tokens
+from coderl.engines.branching import GreedyWriter
 from coderl.prompts import PromptConfig
 from coderl.types import (
     InputError,
@@ -38,6 +39,35 @@ class RepairModel:
                 fitting.append(request)
         drawn = dict(zip(map(id, fitting), self.actor.draw(encoded, seed=seed), strict=True))
         return [self.actor.programs(r.problem, drawn.get(id(r), []), kind=ProgramKind.REPAIRED) for r in requests]
+
+
+class NearGreedyWriter:
+    """Writes the likeliest programs of an actor or a repair model, and keeps what their branches need."""
+
+    def __init__(self, actor: Actor, *, num_alternatives: int):
+        self.actor = actor
+        self.writer = GreedyWriter(actor.model, actor.sampling_config, num_likeliest=num_alternatives + 1)
+
+    def write(self, requests: Sequence[WriteRequest]) -> list[Written | None]:
+        """Return what is written for each request; None where what is to be repaired is too long for a prompt."""
+        prompts = {i: prompt for i, request in enumerate(requests) if (prompt := self._prompt(request)) is not None}
+        beginnings = [requests[i].prefix_tokens for i in prompts]
+        found: list[Written | None] = [None] * len(requests)
+        for i, drawn in zip(prompts, self.writer.write(list(prompts.values()), beginnings), strict=True):
+            (program,) = self.actor.programs(requests[i].problem, [drawn.tokens])
+            found[i] = Written(program, drawn.likeliest, drawn.log_probs)
+        return found
+
+    def _prompt(self, request: WriteRequest) -> list[int] | None:
+        if request.failed is None:
+            return self.actor.encode_prompt(request.problem)
+        with suppress(InputError):
+            return self.actor.encode_repair_prompt(request.problem, *request.failed)
+        return None
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of some tokens."""
+        return self.actor.model.decode(tokens)
 
 
 class PrefixScorer:

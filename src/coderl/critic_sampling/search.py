@@ -8,196 +8,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from itertools import accumulate
-from typing import Annotated
-
-import numpy as np
-from pydantic import Field
 
 from coderl.critic_sampling.candidates import (
-    Candidate,
-    NoRound,
     PrefixRequest,
     Repairer,
     RepairRequest,
     SearchResult,
-    Spend,
     Tools,
 )
-from coderl.critic_sampling.refine import (
-    PASSED,
-    best_prefix,
-    binary_probs,
-    split_budget,
-)
-from coderl.critic_sampling.repair import repair_candidates
+from coderl.critic_sampling.near_greedy import search_near_greedy
+from coderl.critic_sampling.refine import split_budget
 from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.critic_sampling.state import SearchState, judge_latest
 from coderl.types import (
-    Outcome,
     Problem,
     Program,
     ProgramKind,
-    Score,
-    Verdict,
 )
-
-Count = Annotated[int, Field(ge=1)]
-
-
-# ------------------------------------------------------------------------------------------------------------- search
-
-
-class _Search:
-    """One problem under way."""
-
-    def __init__(self, problem: Problem, programs: Sequence[Program], config: CriticSamplingConfig, seed: int):
-        self.problem = problem
-        self.config = config
-        self.budget = config.num_samples or len(programs)
-        self.rng = random.Random(f"{seed} {problem.problem_id}")
-        self.candidates: list[Candidate] = []
-        self.results: dict[str, Verdict] = {}
-        self.token_probs: dict[int, np.ndarray] = {}
-        self.round = 0
-        self.num_tokens = 0
-        self.num_tests = 0
-        self.num_tests_at: dict[str, int] = {}
-        self.num_scored = 0
-        self.latest = self.add(programs)
-
-    def add(
-        self, programs: Iterable[Program], kind: ProgramKind | None = None, parent: int | None = None, kept: int = 0
-    ) -> list[int]:
-        """Append programs made in this round, as many as the budget holds, and return their positions."""
-        first = len(self.candidates)
-        for index, program in enumerate(programs, start=first):
-            assert program.problem_id == self.problem.problem_id
-            most, spent = self.config.max_sampled_tokens, self.num_tokens + len(program.tokens) - kept
-            self.num_tokens = spent if most is None else min(spent, most)
-            if self.num_tokens < spent:
-                break
-            named = replace(program, index=index, kind=kind or program.kind)
-            self.candidates.append(Candidate(named, self.round, parent, kept, None, None, self.num_tokens))
-        return list(range(first, len(self.candidates)))
-
-    def judge(self, code: str, result: Verdict) -> None:
-        """Record the verdict on a text for all candidates that have it, unless the budget ends in its tests."""
-        cost = sum(u is not None for u in result.test_outcomes)
-        most, spent = self.config.max_executed_tests, self.num_tests + cost
-        self.num_tests = spent if most is None else min(spent, most)
-        if self.num_tests == spent:
-            self.results[code] = result
-        self.num_tests_at[code] = self.num_tests
-
-    def has_budget(self) -> bool:
-        """Return whether there are tokens and tests left for another round."""
-        spent = ((self.num_tokens, self.config.max_sampled_tokens), (self.num_tests, self.config.max_executed_tests))
-        return all(most is None or number < most for number, most in spent)
-
-    def note_score(self, index: int, score: Score) -> None:
-        """Record what the critic says of a candidate."""
-        program_probs = binary_probs(np.asarray(score.program_probs, dtype=np.float64)[None, :])
-        self.token_probs[index] = binary_probs(np.asarray(score.token_probs, dtype=np.float64))
-        value = float(program_probs[0, PASSED])
-        self.candidates[index] = replace(self.candidates[index], program_value=value)
-        self.num_scored += 1
-
-    def unjudged(self) -> list[int]:
-        """Return the latest candidates that the example tests have to run, one for each text not run before."""
-        most = self.config.max_executed_tests
-        if not self.problem.example_tests or (most is not None and self.num_tests >= most):
-            return []
-        return [i for i in self._distinct() if self.candidates[i].program.code not in self.results]
-
-    def passing(self) -> list[int]:
-        """Return the latest candidates that pass the example tests, one a text, the critic's favourite first."""
-        positions = [i for i in self._distinct() if self._passes(i)]
-        return sorted(positions, key=lambda i: -(self.candidates[i].program_value or 0.0))
-
-    def failing(self) -> list[int]:
-        """Return the latest candidates that fail the example tests, one a text; not those the sandbox failed on."""
-        return [i for i in self._distinct() if self._result(i) is not None and not self._passes(i)]
-
-    def to_repair(self) -> list[int]:
-        """Return the failing candidates of this round's repair, the most promising first."""
-        failing = self.failing()
-        if self.config.repair_order == "random":
-            return self.rng.sample(failing, min(len(failing), self.config.num_repair_candidates))
-        values = [self.candidates[i].program_value or 0.0 for i in failing]
-        return [failing[at] for at in repair_candidates(values, self.config.num_repair_candidates)]
-
-    def prefix_of(self, index: int) -> tuple[int, ...]:
-        """Return the tokens of a passing program to keep.
-
-        Deviation: a whole program (with its end of sequence, where drawn to the end) is no candidate for a prefix, as
-            continuing it would only repeat it. Without a critic all values are even, which keeps one token.
-        """
-        tokens = self.candidates[index].program.tokens
-        longest = max(len(tokens) - 1, 0)
-        if self.config.prefix == "empty":
-            return ()
-        if self.config.prefix == "random":
-            return tokens[: self.rng.randint(0, longest)]
-        even = np.full((longest, 2), 0.5)
-        return tokens[: best_prefix(self.token_probs.get(index, even)[:longest])]
-
-    def result(self) -> SearchResult:
-        """Return what the search made, and what of it to hand in."""
-        returned = set(self._returned())
-        spend = Spend(self.num_tokens, len(self.num_tests_at), self.num_tests, self.num_scored)
-        tests_so_far = accumulate((self.num_tests_at.get(c.program.code, 0) for c in self.candidates), max)
-        return SearchResult(
-            problem_id=self.problem.problem_id,
-            no_round=self.no_round(),
-            num_masked=sum(self._is_masked(c.program.code) for c in self.candidates),
-            num_copies=len(returned) - len({self.candidates[i].program.code for i in returned}),
-            spend=spend,
-            candidates=tuple(
-                replace(c, result=self._result(i), num_tests_so_far=number, is_returned=i in returned)
-                for i, (c, number) in enumerate(zip(self.candidates, tests_so_far, strict=True))
-            ),
-        )
-
-    def no_round(self) -> NoRound | None:
-        """Return why no program could be refined or repaired; None if one was."""
-        if any(c.parent is not None for c in self.candidates):
-            return None
-        if not self.problem.example_tests:
-            return NoRound.NO_EXAMPLE_TESTS
-        first = [self._result(i) for i, c in enumerate(self.candidates) if c.round == 0]
-        if not first:
-            return NoRound.NO_PROGRAMS
-        if all(result is None for result in first):
-            return NoRound.NO_VERDICTS if self.has_budget() else NoRound.NO_BUDGET
-        if not self.has_budget():
-            return NoRound.NO_BUDGET
-        passes = any(result is not None and result.outcome is Outcome.PASSED_TEST for result in first)
-        return NoRound.NO_REFINE if passes else NoRound.NO_REPAIR
-
-    def _returned(self) -> list[int]:
-        everything = range(len(self.candidates))
-        if self.config.keep == "all" or self.no_round() is not None:
-            return list(everything)
-        latest = set(self.latest)
-        return [i for i in everything if i in latest or (self.config.keep == "passing" and self._passes(i))]
-
-    def _distinct(self) -> list[int]:
-        first_with: dict[str, int] = {}
-        for index in self.latest:
-            first_with.setdefault(self.candidates[index].program.code, index)
-        return list(first_with.values())
-
-    def _result(self, index: int) -> Verdict | None:
-        result = self.results.get(self.candidates[index].program.code)
-        return None if result is None or result.outcome is None else result
-
-    def _is_masked(self, code: str) -> bool:
-        return code in self.results and self.results[code].outcome is None
-
-    def _passes(self, index: int) -> bool:
-        result = self._result(index)
-        return result is not None and result.outcome is Outcome.PASSED_TEST
 
 
 def critic_sample_many(
@@ -217,14 +44,11 @@ def critic_sample_many(
     Deviation: what the paper leaves open is in the config (`keep`, `fallback`, rounds). Where nothing passes after the
         repair rounds either, the repaired programs are the last round.
     """
-    searches = [_Search(p, given, config, seed) for p, given in zip(problems, programs, strict=True)]
-    _judge(searches, tools)
-    if tools.repairer is not None:
-        for number in range(config.num_repair_rounds):
-            failed = [s for s in searches if s.has_budget() and not s.passing() and s.failing()]
-            _repair_round(failed, tools.repairer, tools, (seed, number))
-    for number in range(config.num_refine_rounds):
-        _refine_round([s for s in searches if s.has_budget() and s.passing()], tools, (seed, number))
+    searches = [SearchState(p, given, config, seed) for p, given in zip(problems, programs, strict=True)]
+    if config.start == "near_greedy":
+        search_near_greedy(searches, tools)
+    else:
+        _algorithm_1(searches, tools, config, seed)
     if config.fallback == "sample_more":
         _sample_more([s for s in searches if s.no_round() is not None], tools, config, seed)
     results = [s.result() for s in searches]
@@ -232,6 +56,17 @@ def critic_sample_many(
         return results
     _score(((s, c.program.index) for s, r in zip(searches, results, strict=True) for c in r.returned), tools)
     return [s.result() for s in searches]
+
+
+def _algorithm_1(searches: Sequence[SearchState], tools: Tools, config: CriticSamplingConfig, seed: int) -> None:
+    """Judge the first round of each search, repair where none passes, refine where some does."""
+    judge_latest(searches, tools)
+    if tools.repairer is not None:
+        for number in range(config.num_repair_rounds):
+            failed = [s for s in searches if s.has_budget() and not s.passing() and s.failing()]
+            _repair_round(failed, tools.repairer, tools, (seed, number))
+    for number in range(config.num_refine_rounds):
+        _refine_round([s for s in searches if s.has_budget() and s.passing()], tools, (seed, number))
 
 
 def critic_sample(
@@ -247,17 +82,7 @@ def critic_sample(
     return result
 
 
-def _judge(searches: Sequence[_Search], tools: Tools) -> None:
-    """Run the example tests on the latest programs of each search."""
-    todo = [(s, s.candidates[index].program) for s in searches for index in s.unjudged()]
-    if not todo:
-        return
-    results = tools.run_example_tests([(s.problem, program) for s, program in todo])
-    for (search, program), result in zip(todo, results, strict=True):
-        search.judge(program.code, result)
-
-
-def _score(items: Iterable[tuple[_Search, int]], tools: Tools) -> None:
+def _score(items: Iterable[tuple[SearchState, int]], tools: Tools) -> None:
     """Ask the critic about candidates it has not scored yet; a text without tokens has no value."""
     todo = [(s, index) for s, index in items if index not in s.token_probs and s.candidates[index].program.tokens]
     if tools.critic is None or not todo:
@@ -267,13 +92,13 @@ def _score(items: Iterable[tuple[_Search, int]], tools: Tools) -> None:
         search.note_score(index, score)
 
 
-def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: Tools, name: tuple[int, int]) -> None:
+def _repair_round(searches: Sequence[SearchState], repairer: Repairer, tools: Tools, name: tuple[int, int]) -> None:
     """Draw N repairs for each search, shared by its M most promising failing programs, and judge them."""
     if not searches:
         return
     _score(((s, index) for s in searches for index in s.failing()), tools)
     requests: list[RepairRequest] = []
-    origins: list[tuple[_Search, int | None, int]] = []
+    origins: list[tuple[SearchState, int | None, int]] = []
     for search in searches:
         chosen = search.to_repair()
         for index, number in zip(chosen, split_budget(search.budget, len(chosen)), strict=True):
@@ -284,17 +109,17 @@ def _repair_round(searches: Sequence[_Search], repairer: Repairer, tools: Tools,
                 requests.append(RepairRequest(search.problem, program, result, number))
                 origins.append((search, index, 0))
     _take_in(origins, repairer.repair(requests, seed=_seed("repair", *name)), ProgramKind.REPAIRED)
-    _judge(searches, tools)
+    judge_latest(searches, tools)
 
 
-def _refine_round(searches: Sequence[_Search], tools: Tools, name: tuple[int, int]) -> None:
+def _refine_round(searches: Sequence[SearchState], tools: Tools, name: tuple[int, int]) -> None:
     """Draw N programs for each search from the best prefixes of those that pass the example tests, and judge them."""
     if not searches:
         return
     if any(s.config.prefix == "critic" for s in searches):
         _score(((s, index) for s in searches for index in s.passing()), tools)
     requests: list[PrefixRequest] = []
-    origins: list[tuple[_Search, int | None, int]] = []
+    origins: list[tuple[SearchState, int | None, int]] = []
     for search in searches:
         passing = search.passing()
         for index, number in zip(passing, split_budget(search.budget, len(passing)), strict=True):
@@ -303,23 +128,23 @@ def _refine_round(searches: Sequence[_Search], tools: Tools, name: tuple[int, in
                 requests.append(PrefixRequest(search.problem, prefix, number))
                 origins.append((search, index, len(prefix)))
     _take_in(origins, tools.generator.continue_prefixes(requests, seed=_seed("refine", *name)), ProgramKind.REFINED)
-    _judge(searches, tools)
+    judge_latest(searches, tools)
 
 
-def _sample_more(searches: Sequence[_Search], tools: Tools, config: CriticSamplingConfig, seed: int) -> None:
+def _sample_more(searches: Sequence[SearchState], tools: Tools, config: CriticSamplingConfig, seed: int) -> None:
     """Draw N programs from the start for each search on which no round was possible, or as many as the tokens allow."""
     number, going = 0, [s for s in searches if s.has_budget() and s.budget]
     while going:
         requests = [PrefixRequest(s.problem, (), s.budget) for s in going]
         drawn = tools.generator.continue_prefixes(requests, seed=_seed("more", seed, number))
         _take_in([(s, None, 0) for s in going], drawn, ProgramKind.SAMPLE)
-        _judge(going, tools)
+        judge_latest(going, tools)
         number += 1
         going = [s for s in going if s.has_budget()] if config.max_sampled_tokens is not None else []
 
 
 def _take_in(
-    origins: Sequence[tuple[_Search, int | None, int]], drawn: Sequence[Sequence[Program]], kind: ProgramKind
+    origins: Sequence[tuple[SearchState, int | None, int]], drawn: Sequence[Sequence[Program]], kind: ProgramKind
 ) -> None:
     """Make what was drawn for each origin (search, parent, tokens kept) the latest round of its search.
 

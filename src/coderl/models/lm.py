@@ -241,6 +241,11 @@ class LanguageModel(nn.Module):
         return self.backbone.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are stored as."""
+        return self.backbone.dtype
+
+    @property
     def start_id(self) -> int:
         """The token a decoder starts from (encoder-decoder only)."""
         start = self.backbone.config.decoder_start_token_id

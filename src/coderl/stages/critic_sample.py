@@ -6,10 +6,11 @@ from collections import Counter
 from functools import partial
 
 from coderl import tables
-from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate, SearchResult, Tools
-from coderl.critic_sampling.models import PrefixScorer, RepairModel
+from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate, SearchResult, TestRunner, Tools
+from coderl.critic_sampling.models import NearGreedyWriter, PrefixScorer, RepairModel
 from coderl.critic_sampling.search import critic_sample_many
 from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.engines.actor import Actor
 from coderl.engines.settings import SampleConfig
 from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.execution.store import JobRunner
@@ -17,17 +18,17 @@ from coderl.prompts import PromptConfig
 from coderl.stages import networks
 from coderl.stages.rollouts import programs_of
 from coderl.stages.stage import Facts, ModelFolder, ModelSource, Programs, Shown, Work, chunks, derive_seed, stage
-from coderl.types import Problem, Program, ProgramKind, Verdict
+from coderl.types import InputError, Problem, Program, ProgramKind, Verdict
 
 
-@stage
+@stage(is_shared=True)
 def critic_sample(
     work: Work,
     *,
     actor: ModelSource,
     critic: ModelFolder | None = None,
     repair_model: ModelFolder | None = None,
-    programs: Programs,
+    programs: Programs | None = None,
     problems: Shown,
     config: CriticSamplingConfig = CriticSamplingConfig(),
     sample: SampleConfig = SampleConfig(),
@@ -35,7 +36,7 @@ def critic_sample(
     prompt: PromptConfig = PromptConfig(),
     seed: int = 0,
 ) -> Facts:
-    r"""Refine programs that pass the example tests, repair those that fail (Algorithm 1).
+    r"""Refine programs that pass the example tests and repair those that fail (Algorithm 1), or branch the greedy one.
 
         coderl critic-sample --actor runs/demo/round-01/actor/model --critic runs/demo/binary-critic/model \
             --repair-model runs/demo/repair/model --programs runs/demo/evaluate/actor_critic/t0.6/sample \
@@ -48,31 +49,47 @@ def critic_sample(
         actor: The model folder or hub name that drew the programs.
         critic: A binary critic's folder; without one all values are even.
         repair_model: A repair model's folder; without one nothing is repaired.
-        programs: The folder of the `sample` stage to begin from.
+        programs: The folder of the `sample` stage to begin from; a search near the greedy program needs none.
         seed: Decides what is drawn.
+
+    Raises:
+        InputError: Algorithm 1 is given no programs.
     """
+    if programs is None and config.start == "samples":
+        raise InputError("give --programs, the samples to begin from, or --start near_greedy")
     candidates = tables.PartedTable(work.folder / "candidates", Candidate, without=NOT_IN_TABLES)
     searches = tables.PartedTable(work.folder / "searches", SearchResult, without=NOT_IN_TABLES)
     returned = tables.PartedTable(work.folder / "programs", Program)
     drawn: dict[str, list[Program]] = {}
-    for program in programs_of(programs):
+    for program in programs_of(programs) if programs and config.start == "samples" else ():
         if program.kind is ProgramKind.SAMPLE:
             drawn.setdefault(program.problem_id, []).append(program)
     with open_executor(execution) as executor:
         for index, chunk in work.parts(returned, chunks(problems, sample.chunk_size), "critic sampling"):
             repairer = networks.actor(repair_model, prompt, sample.sampling) if repair_model else None
-            tools = Tools(
-                generator=networks.actor(actor, prompt, sample.sampling),
-                critic=PrefixScorer(networks.critic(critic), prompt) if critic else None,
-                repairer=RepairModel(repairer) if repairer else None,
-                run_example_tests=partial(run_example_tests, executor),
-            )
+            scorer = PrefixScorer(networks.critic(critic), prompt) if critic else None
+            run = partial(run_example_tests, executor)
+            tools = tools_of(networks.actor(actor, prompt, sample.sampling), repairer, scorer, run, config)
             given, own_seed = [drawn.get(p.problem_id, []) for p in chunk], derive_seed(seed, index)
             results = critic_sample_many(chunk, given, tools, config=config, seed=own_seed)
             candidates.write(index, [candidate for result in results for candidate in result.candidates])
             searches.write(index, results)
             returned.write(index, [program for result in results for program in result.programs])
-    return _facts(candidates, searches)
+    return work.facts(lambda: _facts(candidates, searches))
+
+
+def tools_of(
+    actor: Actor, repairer: Actor | None, critic: PrefixScorer | None, run: TestRunner, config: CriticSamplingConfig
+) -> Tools:
+    """Return what a search needs of the networks of a run."""
+    repair_model = RepairModel(repairer) if repairer else None
+    if config.start == "samples":
+        return Tools(actor, critic, repair_model, run)
+    writers = [
+        NearGreedyWriter(of, num_alternatives=config.branch.num_alternatives) if of else None
+        for of in (actor, repairer)
+    ]
+    return Tools(actor, critic, repair_model, run, *writers)
 
 
 def _facts(candidates: tables.PartedTable, searches: tables.PartedTable) -> Facts:
