@@ -270,3 +270,53 @@ def test_actor_prompts_fit_too():
     text = decode(fit(actor_parts(problem), encode, 100))
     assert text.startswith("\nQUESTION:\nword word")
     assert text.endswith("\nUse Standard Input format\nANSWER:\n")
+
+
+# ----------------------------------------------------------------------------------------------- the tokenizer's chat
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% if enable_thinking is defined and not enable_thinking %}<no-think/>"
+    "{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture
+def chatting(tiny):
+    model = tiny("llama")
+    model.tokenizer.chat_template = TEMPLATE
+    yield model
+    model.tokenizer.chat_template = None
+
+
+def test_a_chat_is_framed_by_the_tokenizers_template(chatting):
+    """System message and thinking by hand; the stop, the target and the program follow."""
+    from coderl.engines.actor import Actor
+    from coderl.prompts import PromptConfig
+
+    actor = Actor(chatting, PromptConfig(style="chat", system="Be brief."))
+    text = chatting.decode(actor.encode_prompt(STDIN))
+    asked = actor_prompt(STDIN, "chatml").removeprefix("<|im_start|>user\n").partition("<|im_end|>")[0]
+    assert text == f"<system>Be brief.</system><user>{asked}</user><assistant><no-think/>```python\n"
+    assert actor.drawing_config.stop == ("\n```",)
+    thinking = Actor(chatting, PromptConfig(style="chat", thinking=True))
+    assert chatting.decode(thinking.encode_prompt(STDIN)) == f"<user>{asked}</user><assistant>"
+    assert thinking.drawing_config.stop == ()
+    target = thinking.encode_solution(STDIN, "print(1)")
+    assert chatting.decode(target) == "```python\nprint(1)\n```"
+    written = chatting.encode_program("<think>x = 1</think>\n```python\nprint(1)\n```")
+    assert thinking.programs(STDIN, [written])[0].code == "print(1)"
+
+
+def test_a_chat_that_cannot_be_is_one_line(tiny, chatting):
+    from coderl.engines.actor import Actor
+    from coderl.prompts import PromptConfig
+
+    with pytest.raises(InputError, match=r"system and prompt\.thinking need"):
+        Actor(chatting, PromptConfig(style="chatml", thinking=True))
+    chatting.tokenizer.chat_template = "{{ raise_exception('no system') }}"
+    with pytest.raises(InputError, match="no such conversation"):
+        Actor(chatting, PromptConfig(style="chat"))
+    chatting.tokenizer.chat_template = None
+    with pytest.raises(InputError, match="needs a tokenizer with a chat template"):
+        Actor(tiny("llama"), PromptConfig(style="chat"))

@@ -21,21 +21,48 @@ from coderl.types import (
     Problem,
 )
 
-PromptStyle = Literal["default", "apps_train", "apps_generate", "chatml", "humaneval"]
+PromptStyle = Literal["default", "apps_train", "apps_generate", "chat", "chatml", "humaneval"]
 """`default` serves training, sampling and scoring alike; `apps_train` and `apps_generate` are the two templates of the
-original, for its checkpoints; `chatml` is for instruction-tuned models; `humaneval` is the code to complete itself."""
+original, for its checkpoints; `chat` is the tokenizer's own template, for instruction-tuned models, and `chatml` the
+bare ChatML without a system message, whatever the tokenizer has; `humaneval` is the code to complete itself."""
 
 
 class PromptConfig(Config):
     """How a problem becomes tokens, the same in every stage."""
 
     style: PromptStyle = "default"
-    """The template; the original's two are `apps_train` and `apps_generate`."""
+    """The template; the original's two are `apps_train` and `apps_generate`, that of a chat model is `chat`."""
+    system: str | None = None
+    """The system message of `chat`; None leaves it to the template."""
+    thinking: bool = False
+    """Let a chat model think before it answers, where its template knows how (`chat` only). Its answer then begins with
+    thoughts, which are no part of the program but of its tokens: give `max_new_tokens` room for them."""
     max_prompt_tokens: Annotated[int, Field(ge=8)] = 600
     max_program_tokens: Annotated[int, Field(ge=8)] = 512
 
 
 _MAX_MESSAGE_CHARS = 300
+CHATS = ("chat", "chatml")
+_FENCE = "```python\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What a chat template puts around a question."""
+
+    opening: str
+    closing: str
+    """Up to where the assistant's answer begins."""
+    is_thinking: bool = False
+    """Whether the answer begins with thoughts, and not with the program."""
+
+    @property
+    def marker(self) -> str:
+        """What follows the question: unless thoughts come first, with the fence that opens the program."""
+        return self.closing if self.is_thinking else self.closing + _FENCE
+
+
+CHATML = Chat("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +86,17 @@ class PromptParts:
 # --------------------------------------------------------------------------------------------------------- prompts
 
 
-def actor_prompt(problem: Problem, style: PromptStyle = "default") -> str:
+def actor_prompt(problem: Problem, style: PromptStyle = "default", chat: Chat = CHATML) -> str:
     """Return what the actor reads before it writes a program.
 
     Source: reference code, `generate.py` and `datasets/apps_dataset.py`.
     Deviation: one template in training, sampling and scoring (the original's two differ by blank lines); asserts that
     the problem shows follow its statement, as the paper says of MBPP.
     """
-    return actor_parts(problem, style).text()
+    return actor_parts(problem, style, chat).text()
 
 
-def actor_parts(problem: Problem, style: PromptStyle = "default") -> PromptParts:
+def actor_parts(problem: Problem, style: PromptStyle = "default", chat: Chat = CHATML) -> PromptParts:
     """Return the actor's prompt in parts, for `fit`.
 
     Raises:
@@ -80,8 +107,8 @@ def actor_parts(problem: Problem, style: PromptStyle = "default") -> PromptParts
             if not problem.starter_code:
                 raise InputError(f"problem {problem.problem_id}: the humaneval style needs starter code to complete")
             return PromptParts("", "", closing=problem.starter_code)
-        case "chatml":
-            return PromptParts(_CHAT_OPENING, problem.description, closing=_chat_request(problem) + _CHAT_MARKER)
+        case "chat" | "chatml":
+            return PromptParts(chat.opening, problem.description, closing=_chat_request(problem) + chat.marker)
         case "apps_train":
             use = _format_line(is_call_based=bool(problem.starter_code))
             closing = f"\n{problem.starter_code}\n\n{use}\n\nANSWER:\n"
@@ -100,6 +127,7 @@ def repair_prompt(
     error_subtype: str | None,
     message: str,
     style: PromptStyle = "default",
+    chat: Chat = CHATML,
 ) -> PromptParts:
     """Return what the repair model reads, in parts: statement, wrong program, what became of it, answer marker.
 
@@ -109,10 +137,10 @@ def repair_prompt(
     Deviation: the paper leaves the layout open; outcomes are words, not the codes -2, -1, False.
     """
     result = _result(outcome, error_subtype, message)
-    if style == "chatml":
+    if style in CHATS:
         middle = f"{_chat_request(problem)}\n\nThis program is wrong:\n```python\n"
-        closing = f"\n```\nResult: {result}\nWrite the correct program.{_CHAT_MARKER}"
-        return PromptParts(_CHAT_OPENING, problem.description, middle, program_code, closing)
+        closing = f"\n```\nResult: {result}\nWrite the correct program.{chat.marker}"
+        return PromptParts(chat.opening, problem.description, middle, program_code, closing)
     middle = f"{_starter(problem)}{_shown_asserts(problem)}\nWRONG PROGRAM:\n"
     closing = f"\nRESULT:\n{result}\n{_format_line(problem.fn_name is not None)}\nANSWER:\n"
     return PromptParts("\nQUESTION:\n", problem.description, middle, program_code, closing)
@@ -144,9 +172,6 @@ def _shown_asserts(problem: Problem) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ chat
 
-_CHAT_OPENING = "<|im_start|>user\n"
-_CHAT_MARKER = "<|im_end|>\n<|im_start|>assistant\n```python\n"
-
 
 def _chat_request(problem: Problem) -> str:
     """What follows the statement: the code to start from, the asserts, and which kind of program is wanted."""
@@ -161,35 +186,35 @@ def _chat_request(problem: Problem) -> str:
 # ------------------------------------------------------------------------------------------------------ completions
 
 
-def actor_target(problem: Problem, solution: str, style: PromptStyle = "default") -> str:
+def actor_target(problem: Problem, solution: str, style: PromptStyle = "default", chat: Chat = CHATML) -> str:
     """Return the text that a model is trained to write for a solution; `extract_program` gives the solution back.
 
-    Two kinds do not come back as they were: in `chatml`, a solution with a line that begins with a code fence; in
+    Two kinds do not come back as they were: in a chat, a solution with a line that begins with a code fence; in
     `humaneval`, one that does not begin with the code to complete, or whose body ends before it does.
     """
-    if style == "chatml":
-        return f"{solution}\n```"
+    if style in CHATS:
+        return f"{_FENCE if chat.is_thinking else ''}{solution}\n```"
     if style == "humaneval":
         return solution.removeprefix(problem.starter_code)
     return solution
 
 
-def stop_texts(style: PromptStyle) -> tuple[str, ...]:
+def stop_texts(style: PromptStyle, chat: Chat = CHATML) -> tuple[str, ...]:
     """Return the texts with which a program in this style has ended: what follows them is never part of it.
 
-    `chatml`: a line that begins with the closing fence. The others leave the end to the model.
+    A chat without thoughts: a line that begins with the closing fence. The others leave the end to the model.
     """
-    return ("\n```",) if style == "chatml" else ()
+    return ("\n```",) if style in CHATS and not chat.is_thinking else ()
 
 
-def extract_program(completion: str, problem: Problem, style: PromptStyle = "default") -> str:
+def extract_program(completion: str, problem: Problem, style: PromptStyle = "default", chat: Chat = CHATML) -> str:
     """Return the program in what a model wrote; nothing in it is re-indented.
 
-    `chatml`: see `extract_code`, the prompt having opened a fence. `humaneval`: the body behind the code it completes,
-    up to the first new top-level statement. Otherwise the text as it is.
+    A chat: see `extract_code`, the prompt having opened a fence unless thoughts come first. `humaneval`: the body behind
+    the code it completes, up to the first new top-level statement. Otherwise the text as it is.
     """
-    if style == "chatml":
-        return extract_code(completion, problem, is_fence_open=True)
+    if style in CHATS:
+        return extract_code(completion, problem, is_fence_open=not chat.is_thinking)
     if style == "humaneval":
         return complete(completion, problem)
     return completion

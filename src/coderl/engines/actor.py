@@ -8,9 +8,11 @@ from pathlib import Path
 from coderl import prompts
 from coderl.engines.engine import Drawn, Engine, Request, open_engine
 from coderl.engines.settings import SamplingConfig
+from coderl.models.chat import chat_frame
 from coderl.models.lm import LanguageModel
-from coderl.prompts import PromptConfig
+from coderl.prompts import CHATML, Chat, PromptConfig
 from coderl.types import (
+    InputError,
     Problem,
     Program,
     ProgramKind,
@@ -20,7 +22,26 @@ from coderl.types import (
 
 def prompt_tokens(model: LanguageModel, problem: Problem, config: PromptConfig) -> list[int]:
     """Return the tokens that `model` (an actor's or a critic's) reads for a problem."""
-    return model.encode_prompt(prompts.actor_prompt(problem, style=config.style), config.max_prompt_tokens)
+    text = prompts.actor_prompt(problem, style=config.style, chat=chat_of(model, config))
+    return model.encode_prompt(text, config.max_prompt_tokens)
+
+
+def chat_of(model: LanguageModel, config: PromptConfig) -> Chat:
+    """Return what stands around a question: by the template of the model's tokenizer where `chat` asks for it.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or settings of `chat` are given for another style.
+    """
+    if config.style != "chat":
+        if config.system is not None or config.thinking:
+            raise InputError(
+                f"prompt.system and prompt.thinking need prompt.style = 'chat', here it is {config.style!r}"
+            )
+        return CHATML
+    key = (config.system, config.thinking)
+    if key not in model.chats:
+        model.chats[key] = chat_frame(model.tokenizer, config.system, thinking=config.thinking)
+    return Chat(*model.chats[key], config.thinking)
 
 
 class Actor:
@@ -35,6 +56,7 @@ class Actor:
         self.model = model
         self.prompt = prompt or PromptConfig()
         self.sampling_config = sampling_config or SamplingConfig()
+        self.chat = chat_of(model, self.prompt)
         self._engine: Engine | None = None
 
     @classmethod
@@ -66,13 +88,13 @@ class Actor:
         """
         assert result.outcome is not None
         what = (result.outcome, result.error_subtype, result.message)
-        parts = prompts.repair_prompt(problem, program.code, *what, style=self.prompt.style)
+        parts = prompts.repair_prompt(problem, program.code, *what, style=self.prompt.style, chat=self.chat)
         most, extra = self.prompt.max_prompt_tokens, self.prompt.max_program_tokens
         return prompts.fit(parts, self.model.encode_prompt, most, extra_tokens=extra)
 
     def encode_solution(self, problem: Problem, code: str) -> tuple[int, ...]:
         """Return the tokens that the actor should write for a program, end of sequence included."""
-        text = prompts.actor_target(problem, code, style=self.prompt.style)
+        text = prompts.actor_target(problem, code, style=self.prompt.style, chat=self.chat)
         return tuple(self.model.encode_program(text, self.prompt.max_program_tokens))
 
     def programs(
@@ -88,7 +110,7 @@ class Actor:
             Program(
                 problem.problem_id,
                 index,
-                prompts.extract_program(self.model.decode(tokens), problem, style=self.prompt.style),
+                prompts.extract_program(self.model.decode(tokens), problem, self.prompt.style, self.chat),
                 kind,
                 tuple(tokens),
             )
@@ -110,7 +132,7 @@ class Actor:
         config = self.sampling_config
         if config.stop is not None:
             return config
-        return config.model_copy(update={"stop": prompts.stop_texts(self.prompt.style)})
+        return config.model_copy(update={"stop": prompts.stop_texts(self.prompt.style, self.chat)})
 
     def drawn(
         self, requests: Sequence[Request], *, seed: int, with_log_probs: bool = False, with_entropies: bool = False

@@ -88,6 +88,8 @@ class LanguageModel(nn.Module):
         self.tokenizer = tokenizer
         self.lora: LoraConfig | None = None
         """How it is adapted; None for a model whose own weights are trained."""
+        self.chats: dict[tuple[str | None, bool], tuple[str, str]] = {}
+        """What its chat template puts around a question, by system message and thinking."""
         self.source: str | None = None
         """The folder or hub name it was loaded from: the base model of its adapters."""
         self.is_encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
