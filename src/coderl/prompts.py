@@ -210,8 +210,8 @@ def stop_texts(style: PromptStyle, chat: Chat = CHATML) -> tuple[str, ...]:
 def extract_program(completion: str, problem: Problem, style: PromptStyle = "default", chat: Chat = CHATML) -> str:
     """Return the program in what a model wrote; nothing in it is re-indented.
 
-    A chat: see `extract_code`, the prompt having opened a fence unless thoughts come first. `humaneval`: the body behind
-    the code it completes, up to the first new top-level statement. Otherwise the text as it is.
+    A chat: see `extract_code`, the prompt having opened a fence unless thoughts come first. `humaneval`: the body
+    behind the code it completes, up to the first new top-level statement. Otherwise the text as it is.
     """
     if style in CHATS:
         return extract_code(completion, problem, is_fence_open=not chat.is_thinking)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,13 @@ class Incidental:
 @dataclass(frozen=True, slots=True)
 class Reads:
     """Marks a setting that names a file or folder: what is in there decides a stage's result, and not its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class DependsOn:
+    """Marks a setting whose meaning depends on what is installed: `told` says what stands in a request for a value."""
+
+    told: Callable[[Any], Any]
 
 
 class Config(BaseModel):
@@ -65,6 +72,9 @@ def decisive(value: Any) -> Any:
 def _decisive_field(value: Any, field: FieldInfo) -> Any:
     if any(isinstance(mark, Reads) for mark in field.metadata) and value is not None and Path(value).exists():
         return records.hash_stage(Path(value))
+    for mark in field.metadata:
+        if isinstance(mark, DependsOn):
+            return mark.told(value)
     return decisive(value)
 
 

@@ -10,18 +10,18 @@ from coderl.engines.settings import SamplingConfig
 from coderl.engines.transformers import TransformersEngine
 from coderl.types import InputError
 
-from .families import FAMILIES, tiny_of
-
 ctranslate2 = pytest.importorskip("ctranslate2")
 from coderl.engines.ctranslate2 import CTranslate2Engine  # noqa: E402
+
+FAMILIES = ("Llama", "Qwen2", "Starcoder2", "Gemma", "T5")
 
 REQUESTS = [Request((10, 11, 12, 13), (), 2), Request((14, 15), (60, 61), 1), Request((20, 21, 22), (62,), 3)]
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=12)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def model(request, tokenizer):
-    return tiny_of(request.param, tokenizer)
+def model(request, tiny_of):
+    return tiny_of(request.param)
 
 
 def test_greedy_is_that_of_the_model_and_follows_its_weights(model):
@@ -50,9 +50,9 @@ def test_stops_end_rows_where_they_are_complete(model):
 
 
 @pytest.mark.parametrize("how", [{}, {"temperature": 0.7, "top_p": 0.8}, {"top_k": 3, "stop": ("zzz",)}])
-def test_first_tokens_come_as_often_as_they_should(tokenizer, how):
+def test_first_tokens_come_as_often_as_they_should(tiny_of, how):
     """1000 samples within 4.5 standard errors of the model's own distribution, cut as asked; and what is told of it."""
-    model = tiny_of("T5", tokenizer)
+    model = tiny_of("T5")
     config = SamplingConfig(**{"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 1, **how})
     num, request = 1000, Request((10, 11, 12), (60,), 1000)
     (drawn,) = CTranslate2Engine(model).draw([request], config, seed=3, with_log_probs=True)
@@ -87,9 +87,9 @@ def test_samples_are_in_no_order_and_follow_the_seed(model):
     assert [len(found) for found in first] == [12, 3]
 
 
-def test_a_quantised_copy_tells_the_models_own_log_probs(tokenizer):
+def test_a_quantised_copy_tells_the_models_own_log_probs(tiny_of):
     """What it draws is not what the model would: no `log_probs`, and `model_log_probs` from the model's pass."""
-    model = tiny_of("T5", tokenizer)
+    model = tiny_of("T5")
     config = SamplingConfig(temperature=1.0, engine="ctranslate2", quantise="int8", max_new_tokens=5)
     engine = open_engine(model, config)
     assert engine.compute_type == "int8"
@@ -102,12 +102,12 @@ def test_a_quantised_copy_tells_the_models_own_log_probs(tokenizer):
     assert len(drawn.entropies) == len(drawn.tokens)
 
 
-def test_adapters_are_merged(tokenizer):
+def test_adapters_are_merged(tiny_of):
     """What LoRA has learnt is in the converted copy."""
     pytest.importorskip("peft")
     from coderl.models.settings import LoraConfig
 
-    model = tiny_of("Llama", tokenizer).adapt(LoraConfig(rank=2))
+    model = tiny_of("Llama").adapt(LoraConfig(rank=2))
     with torch.no_grad():
         for name, parameter in model.backbone.named_parameters():
             if "lora_B" in name:
@@ -117,11 +117,11 @@ def test_adapters_are_merged(tokenizer):
     )
 
 
-def test_auto_takes_what_is_measured_to_be_fastest(tokenizer):
-    assert fastest_engine(tiny_of("T5", tokenizer)) == "ctranslate2"
+def test_auto_takes_what_is_measured_to_be_fastest(tiny_of):
+    assert fastest_engine(tiny_of("T5")) == "ctranslate2"
 
 
-def test_unknown_families_are_refused(tokenizer, monkeypatch):
+def test_unknown_families_are_refused(tiny_of, monkeypatch):
     monkeypatch.setattr("coderl.engines.ctranslate2._loaders", dict)
     with pytest.raises(InputError, match="does not know T5Config"):
-        CTranslate2Engine(tiny_of("T5", tokenizer))
+        CTranslate2Engine(tiny_of("T5"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coderl.settings import Config, Count, Incidental
+from coderl.settings import Config, Count, DependsOn, Incidental
 
 EngineName = Literal["auto", "transformers", "ctranslate2", "vllm"]
 """Which library computes the next token."""
@@ -14,10 +15,16 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """`auto`: bfloat16 where the hardware computes in it, float32 elsewhere."""
 
 
+def _told(engine: EngineName) -> str:
+    """Return what decides which engine draws: where another would, another request must not take its programs."""
+    has_other = engine == "auto" and importlib.util.find_spec("ctranslate2") is not None
+    return "auto with ctranslate2" if has_other else engine
+
+
 class SamplingConfig(Config):
     """How programs are drawn."""
 
-    engine: EngineName = "auto"
+    engine: Annotated[EngineName, DependsOn(_told)] = "auto"
     """`auto`: the fastest of those installed that knows the model; `vllm` only when it is named."""
     quantise: Literal["none", "int8"] = "none"
     """`int8`: draw with weights of 8 bits; `ctranslate2` only. Log-probabilities stay those of the model itself."""
