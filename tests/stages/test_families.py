@@ -29,9 +29,8 @@ def test_a_family_learns_draws_and_is_criticised(tiny_of, tmp_path, family):
     """One step of everything, on the libraries below the stages."""
     optim = OptimConfig(num_steps=1, batch_size=2, learning_rate=1e-3)
     actor = Actor(tiny_of(family), PromptConfig(max_prompt_tokens=48), SamplingConfig(max_new_tokens=6, temperature=1))
-    solved = [
-        CrossEntropyExample(tuple(actor.encode_prompt(p)), actor.encode_solution(p, "print(1)")) for p in PROBLEMS
-    ]
+    prompts = {p.problem_id: tuple(actor.encode_prompt(p)) for p in PROBLEMS}
+    solved = [CrossEntropyExample(prompts[p.problem_id], actor.encode_solution(p, "print(1)")) for p in PROBLEMS]
     (step,) = warm_start(actor.model, solved, WarmStartConfig(optim=optim))
     assert step.metrics["ce_loss"] > 0
     drawn = actor.sample(PROBLEMS, num_samples=2, seed=0)
