@@ -38,6 +38,7 @@ def server():
     threading.Thread(target=running.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{running.server_port}", asked
     running.shutdown()
+    running.server_close()
 
 
 def test_a_server_is_asked_for_tokens_and_told_of_new_weights(tiny, server):

@@ -32,7 +32,7 @@ def programs(start, count):
 def test_it_learns_the_token_that_decides(tiny, num_outcomes, prefix_weight):
     critic = Critic(tiny(d_model=32), num_outcomes=num_outcomes)
     config = CriticTrainingConfig(
-        optim=OptimConfig(learning_rate=1e-2, batch_size=16, num_epochs=10), prefix_weight=prefix_weight
+        optim=OptimConfig(learning_rate=1e-2, batch_size=16, num_epochs=10, seed=1), prefix_weight=prefix_weight
     )
     steps = list(train_critic(critic, programs(0, 96), config, validation=programs(96, 32)))
     assert steps[-1].validation["critic_accuracy"] > 0.9
@@ -106,7 +106,7 @@ def test_copies_count_and_cost_once(tiny):
         critic, [CriticExample((10, 11), (20, 21, 2), FAILED, num_copies=3), other], prefix_weight=0.5
     )
     assert merged.item() == pytest.approx(apart.item(), rel=1e-5)
-    assert merged_figures == pytest.approx(figures, rel=1e-5)
+    assert losses.as_numbers(merged_figures) == pytest.approx(losses.as_numbers(figures), rel=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["prefix", "prefix_max", "token"])

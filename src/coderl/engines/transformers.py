@@ -199,18 +199,25 @@ def _batches(model: LanguageModel, rows: Sequence[Row], config: SamplingConfig) 
 
 def num_rows_that_fit(model: LanguageModel, num_tokens: int, config: SamplingConfig) -> int:
     """Return how many rows of so many tokens are drawn side by side: by `batch_rows` and `cache_gib`, at least 1."""
-    is_gpu = model.device.type == "cuda"
     settings = model.backbone.config
     num_heads = getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads
     width = getattr(settings, "d_kv", None) or getattr(settings, "head_dim", None)
     width = width or settings.hidden_size // settings.num_attention_heads
     num_layers = getattr(settings, "num_decoder_layers", None) or settings.num_hidden_layers
     row_bytes = 2 * num_layers * num_heads * width * num_tokens * model.backbone.dtype.itemsize
+    return max(1, min(most_rows(config, model.device), int(cache_bytes(config, model.device) / row_bytes)))
+
+
+def most_rows(config: SamplingConfig, device: torch.device) -> int:
+    """Return how many rows are drawn side by side if there is room for them."""
+    return config.batch_rows or (1024 if device.type == "cuda" else 256)
+
+
+def cache_bytes(config: SamplingConfig, device: torch.device) -> float:
+    """Return how much the attention's keys and values may take."""
     if config.cache_gib is not None:
-        room = config.cache_gib * 2**30
-    else:
-        room = torch.cuda.mem_get_info(model.device)[0] / 2 if is_gpu else 2 * 2**30
-    return max(1, min(config.batch_rows or (1024 if is_gpu else 256), int(room / row_bytes)))
+        return config.cache_gib * 2**30
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 2 * 2**30
 
 
 def _draw_batch(model: LanguageModel, rows: list[Row], wanted: Wanted) -> Iterator[tuple[Row, Drawn]]:

@@ -30,6 +30,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from coderl.models import lora
+from coderl.models.log_probs import OutputLayer, output_layer, token_log_probs
 from coderl.models.settings import LoraConfig
 from coderl.records import atomic_dir
 from coderl.types import InputError
@@ -52,8 +53,15 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """Return the batch on `device`."""
-        fields = (self.prompt_ids, self.prompt_mask, self.program_ids, self.program_mask)
-        return Batch(*(field.to(device) for field in fields))
+        return Batch(*(field.to(device) for field in self._fields))
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """Return some of the rows, as wide as all of them."""
+        return Batch(*(field[rows] for field in self._fields))
+
+    @property
+    def _fields(self) -> tuple[Tensor, ...]:
+        return (self.prompt_ids, self.prompt_mask, self.program_ids, self.program_mask)
 
 
 class Reading(NamedTuple):
@@ -250,19 +258,31 @@ class LanguageModel(nn.Module):
 
         Source: the conditional probability of Eq. 1 and Eq. 5.
         """
-        num_tokens = batch.program_ids.shape[1]
+        mask, head = batch.program_mask, self._output_layer
+        if head is None:
+            logits = self.read(batch, with_logits=True).logits
+            assert logits is not None
+            losses = cross_entropy(logits.float().transpose(1, 2), batch.program_ids, reduction="none")
+            return torch.where(mask, -losses, 0.0)
         if self.is_encoder_decoder:
-            logits = self.backbone(
-                input_ids=batch.prompt_ids,
-                attention_mask=batch.prompt_mask,
-                decoder_input_ids=self._decoder_inputs(batch)[:, :-1],
-                use_cache=False,
-            ).logits
+            _, hidden = self._encode_decode(batch, self._decoder_inputs(batch)[:, :-1])
         else:
-            inputs = self._joined_inputs(batch)
-            logits = self.backbone(**inputs, use_cache=False, logits_to_keep=num_tokens + 1).logits[:, :-1]
-        losses = cross_entropy(logits.float().transpose(1, 2), batch.program_ids, reduction="none")
-        return torch.where(batch.program_mask, -losses, 0.0)
+            hidden = self.read(batch).prefix_states[:, :-1]
+        found = token_log_probs(head, hidden[mask], batch.program_ids[mask])
+        return torch.zeros(mask.shape, device=found.device).masked_scatter(mask, found)
+
+    @cached_property
+    def _output_layer(self) -> OutputLayer | None:
+        """How hidden states become logits, found out once on a token."""
+
+        def probe() -> tuple[Tensor, Tensor]:
+            device, row = self.device, [[self.eos_id, self.eos_id]]
+            ids, mask = torch.tensor(row, device=device), torch.ones(1, 2, dtype=torch.bool, device=device)
+            reading = self.read(Batch(ids, mask, ids, mask), with_logits=True)
+            assert reading.logits is not None
+            return reading.prefix_states[:, :-1], reading.logits
+
+        return output_layer(self.backbone, probe)
 
     def states(self, batch: Batch) -> Float[Tensor, "B T H"]:
         """Return the last hidden state that has read w_t, for each t: what the value of the prefix w_1..w_t rests on.
@@ -282,9 +302,7 @@ class LanguageModel(nn.Module):
                 outputs = self.backbone(batch.prompt_ids, decoder_input_ids=starts, output_hidden_states=True, **given)
                 read, written = outputs.encoder_last_hidden_state, outputs.decoder_hidden_states[-1]
                 return Reading(read, written, outputs.logits[:, :-1])
-            read = self.backbone.get_encoder()(batch.prompt_ids, attention_mask=batch.prompt_mask).last_hidden_state
-            seen = {"encoder_hidden_states": read, "encoder_attention_mask": batch.prompt_mask, **options}
-            return Reading(read, self.backbone.get_decoder()(starts, **seen).last_hidden_state, None)
+            return Reading(*self._encode_decode(batch, starts), None)
         start, logits = batch.prompt_ids.shape[1], None
         if with_logits:
             kept = batch.program_ids.shape[1] + 1
@@ -294,6 +312,12 @@ class LanguageModel(nn.Module):
         else:
             hidden = self.backbone.base_model(**self._joined_inputs(batch), **options).last_hidden_state
         return Reading(hidden[:, :start], hidden[:, start - 1 :], logits)
+
+    def _encode_decode(self, batch: Batch, starts: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
+        """Return the last hidden states of an encoder-decoder's prompts and of what its decoder reads."""
+        read = self.backbone.get_encoder()(batch.prompt_ids, attention_mask=batch.prompt_mask).last_hidden_state
+        seen = {"encoder_hidden_states": read, "encoder_attention_mask": batch.prompt_mask, "use_cache": False}
+        return read, self.backbone.get_decoder()(starts, **seen).last_hidden_state
 
     def _decoder_inputs(self, batch: Batch) -> Int[Tensor, "B one_more"]:
         """Return the start token and the program: the causal mask alone keeps the padding after it unseen."""

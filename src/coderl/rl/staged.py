@@ -17,7 +17,7 @@ from coderl.models.lm import Batch, LanguageModel
 from coderl.rl.settings import ActorTrainingConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
-from coderl.training.losses import ActorExample, CrossEntropyExample
+from coderl.training.losses import ActorExample, CrossEntropyExample, Figures, Size
 from coderl.training.optim import suitable_rate
 from coderl.training.settings import OptimConfig
 from coderl.types import InputError
@@ -157,29 +157,40 @@ def actor_loss_of(
     *,
     config: ActorTrainingConfig,
     reference: LanguageModel | None = None,
-) -> tuple[Tensor, dict[str, float]]:
-    """Return rl_weight * L_rl + ce_weight * L_ce + kl_weight * KL over the examples, as a share of `whole`."""
+) -> tuple[Tensor, Figures]:
+    """Return rl_weight * L_rl + ce_weight * L_ce + kl_weight * KL over the examples, as a share of `whole`.
+
+    Samples and solutions are read in one forward pass.
+    """
     whole = examples if whole is None else whole
-    rl, metrics = _sample_loss(actor, [e.sample for e in examples], [e.sample for e in whole], config, reference)
-    solutions = [e.solution for e in examples if e.solution is not None]
-    if not solutions:
-        return rl, metrics
-    all_solutions = [e.solution for e in whole if e.solution is not None]
-    ce, ce_metrics = losses.cross_entropy_of(actor, solutions, all_solutions, reduction=config.reduction)
-    return rl + config.ce_weight * ce, metrics | ce_metrics
+    samples, all_samples = [e.sample for e in examples], [e.sample for e in whole]
+    solutions, all_solutions = ([e.solution for e in part if e.solution is not None] for part in (examples, whole))
+    both = [*samples, *solutions]
+    batch = actor.collate([e.prompt for e in both], [e.program for e in both])
+    log_probs, first = actor.log_probs(batch), len(samples)
+    loss, metrics = _sample_loss(log_probs[:first], batch[:first], samples, all_samples, config)
+    if config.kl_weight and reference is not None:
+        kl = _kl(reference, log_probs[:first], batch[:first], losses.size_of(all_samples), config)
+        metrics["kl"] = kl.detach()
+        loss = loss + config.kl_weight * kl
+    if solutions:
+        how = {"reduction": config.reduction, "size": losses.size_of(all_solutions)}
+        ce = losses.cross_entropy(log_probs[first:], batch.program_mask[first:], **how)
+        metrics["ce_loss"] = ce.detach()
+        loss = loss + config.ce_weight * ce
+    return loss, metrics
 
 
 def _sample_loss(
-    actor: LanguageModel,
+    log_probs: Float[Tensor, "B T"],
+    batch: Batch,
     samples: Sequence[ActorExample],
     whole: Sequence[ActorExample],
     config: ActorTrainingConfig,
-    reference: LanguageModel | None,
-) -> tuple[Tensor, dict[str, float]]:
-    batch = actor.collate([s.prompt for s in samples], [s.program for s in samples])
+) -> tuple[Tensor, Figures]:
+    """Return rl_weight * L_rl."""
     rho = _padded([s.token_returns for s in samples], batch)
     how = {"reduction": config.reduction, "size": losses.size_of(whole)}
-    log_probs = actor.log_probs(batch)
     if config.clip_range is None:
         loss = losses.policy_gradient(log_probs, rho, batch.program_mask, **how)
     else:
@@ -187,19 +198,19 @@ def _sample_loss(
         loss = losses.clipped_policy_gradient(
             log_probs, drawn_with, rho, batch.program_mask, clip_range=config.clip, **how
         )
-    metrics = {
-        "rl_loss": loss.item(),
+    return config.rl_weight * loss, {
+        "rl_loss": loss.detach(),
         "mean_return": _mean_return(samples, whole),
         "staleness": sum(s.staleness for s in samples) / len(whole),
     }
-    loss = config.rl_weight * loss
-    if config.kl_weight and reference is not None:
-        with torch.no_grad():
-            theirs = reference.log_probs(batch.to(reference.device)).to(log_probs.device)
-        kl = losses.kl_penalty(log_probs, theirs, batch.program_mask, **how)
-        metrics["kl"] = kl.item()
-        loss = loss + config.kl_weight * kl
-    return loss, metrics
+
+
+def _kl(
+    reference: LanguageModel, log_probs: Float[Tensor, "B T"], batch: Batch, size: Size, config: ActorTrainingConfig
+) -> Float[Tensor, ""]:
+    with torch.no_grad():
+        theirs = reference.log_probs(batch.to(reference.device)).to(log_probs.device)
+    return losses.kl_penalty(log_probs, theirs, batch.program_mask, reduction=config.reduction, size=size)
 
 
 def _mean_return(samples: Sequence[ActorExample], whole: Sequence[ActorExample]) -> float:
@@ -209,6 +220,6 @@ def _mean_return(samples: Sequence[ActorExample], whole: Sequence[ActorExample])
 
 def _padded(rows: Sequence[Sequence[float]], batch: Batch) -> Float[Tensor, "B T"]:
     width = batch.program_ids.shape[1]
-    assert [len(row) for row in rows] == batch.program_mask.sum(1).tolist(), "one number a program token"
+    assert batch.program_ids.device.type != "cpu" or [len(row) for row in rows] == batch.program_mask.sum(1).tolist()
     padded = [[*row, *[0.0] * (width - len(row))] for row in rows]
     return torch.tensor(padded, dtype=torch.float32, device=batch.program_ids.device)

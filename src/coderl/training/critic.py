@@ -207,7 +207,7 @@ def critic_validation(
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         loss, metrics = losses.critic_loss_of(critic, part, order, prefix_weight=config.prefix_weight)
-        for name, value in {"loss": loss.item(), **metrics}.items():
+        for name, value in losses.as_numbers({"loss": loss.detach(), **metrics}).items():
             totals[name] = totals.get(name, 0.0) + value
     scores = [torch.tensor(row).softmax(-1)[-1].item() for row in _program_logits(critic, order, batch_size)]
     counted = [

@@ -35,15 +35,25 @@ from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
 from coderl.training.gradients import OrderedSum
-from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches, suitable_rate
+from coderl.training.losses import as_numbers
+from coderl.training.optim import (
+    build_optimiser,
+    fraction_done,
+    learning_rate,
+    plan_batches,
+    precision_of,
+    prepare_backbones,
+    split_by_tokens,
+    suitable_rate,
+)
 from coderl.training.settings import OptimConfig
 from coderl.types import InputError
 
 E = TypeVar("E")
-LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
-"""loss_fn(model, examples) -> (mean loss over the examples, figures to log). A third parameter named `whole` says that
-the function divides by the size of `whole` instead, of which `examples` are a part: then the loss of a batch does not
-depend on how it is split over processes and accumulation steps."""
+LossFn = Callable[..., tuple[Tensor, Any]]
+"""loss_fn(model, examples) -> (mean loss over the examples, `losses.Figures` to log). A third parameter named `whole`
+says that the function divides by the size of `whole` instead, of which `examples` are a part: then the loss of a batch
+does not depend on how it is split over processes and accumulation steps."""
 Validate = Callable[[], dict[str, float]]
 
 
@@ -141,6 +151,7 @@ def train(
     draw = examples if callable(examples) else lambda epoch: examples
     config = suitable_rate(config, model)
     run = _Run(model, loss_fn, config, checkpoint_dir, validate)
+    run.length_of = length_of
     run.state = examples if isinstance(examples, Stateful) else None
     run.resume(num_examples=None if callable(examples) else len(examples))
     progress = run.progress
@@ -151,7 +162,7 @@ def train(
         if not plan:
             raise ValueError(f"{len(drawn)} examples in epoch {progress.epoch}: too few for one batch")
         for rows in plan[progress.num_batches_done :]:
-            metrics = run.update([drawn[i] for i in rows], len(plan), length_of)
+            metrics = run.update([drawn[i] for i in rows], len(plan))
             yield run.close_step(metrics)
             run.save_where_due()  # after the caller has noted the step, or a kill between the two would lose the note
             if run.is_done():
@@ -180,7 +191,7 @@ class _Objective(nn.Module, Generic[E]):
         self.loss_fn = loss_fn
         self.takes_whole = "whole" in inspect.signature(loss_fn).parameters
 
-    def forward(self, part: list[E], whole: list[E]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, part: list[E], whole: list[E]) -> tuple[Tensor, dict[str, Any]]:
         """Return the part's share of the loss and figures of the whole batch."""
         if self.takes_whole:
             return self.loss_fn(self.model, part, whole)
@@ -217,11 +228,13 @@ class _Run:
         self.group = processes.group()
         AcceleratorState._reset_state()  # an earlier stage of this process may have used another precision
         on_cpus = processes.environment_size() > 1 and not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=on_cpus, mixed_precision=config.mixed_precision)
+        self.accelerator = Accelerator(cpu=on_cpus, mixed_precision=precision_of(config))
         _refuse_sharded(self.accelerator)
         self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
         self.state: Stateful | None = None
         self.model = model
+        self.length_of: Callable[[Any], int] | None = None
+        prepare_backbones(model, config)
         optimiser = build_optimiser(model, config)
         is_exact = self.accelerator.device.type == "cpu"  # no wrapper then, whose sums have an order of their own
         is_bare = is_exact or self.group.num_processes == 1
@@ -239,7 +252,7 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------ one update
 
-    def update(self, batch: list[E], num_batches: int, length_of: Callable[[E], int] | None = None) -> StepMetrics:
+    def update(self, batch: list[E], num_batches: int) -> StepMetrics:
         """Take one step on `batch` and move `progress` past it."""
         progress, config = self.progress, self.config
         rate = learning_rate(config, progress.step + 1, fraction_done(config, progress))
@@ -248,7 +261,7 @@ class _Run:
         grad_norm = self._apply(rate)
         progress.cpu_s = self._agreed_cpu_s(progress.cpu_s + time.process_time() - started)
         progress.step += 1
-        progress.num_tokens += sum(map(length_of, batch)) if length_of else 0
+        progress.num_tokens += sum(map(self.length_of, batch)) if self.length_of else 0
         progress.num_batches_done += 1
         progress.epochs_done = progress.epoch + progress.num_batches_done / num_batches
         if progress.num_batches_done == num_batches:
@@ -314,10 +327,18 @@ class _Run:
 
     def _gradient_of(self, number: int, part: list[E], batch: list[E], *, scale: int) -> dict[str, float]:
         """Add the gradient of part `number` of a batch to the parameters' own; return its share of the figures."""
+        pieces, most = [part], self.config.max_part_tokens
+        if self.length_of is not None and most is not None:
+            pieces = split_by_tokens(part, self.length_of, most)
+        totals: dict[str, Any] = {}
         with self._randomness_of(number):
-            loss, metrics = self.objective(part, batch)
-            self.accelerator.backward(loss * scale)  # accelerate's wrappers average over processes
-        return {"loss": loss.item(), **metrics}
+            for piece in pieces:
+                with self._gradient_sync(is_last=piece is pieces[-1]):
+                    loss, metrics = self.objective(piece, batch)
+                    self.accelerator.backward(loss * scale)  # accelerate's wrappers average over processes
+                for name, value in as_numbers({"loss": loss.detach(), **metrics}).items():
+                    totals[name] = totals.get(name, 0.0) + value
+        return totals
 
     def _agreed_cpu_s(self, cpu_s: float) -> float:
         """Return the CPU-seconds that limit the run: those of the main process, or some would go on without others."""

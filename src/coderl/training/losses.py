@@ -25,6 +25,17 @@ from coderl.models.lm import LanguageModel
 from coderl.training.settings import Reduction
 from coderl.types import Outcome
 
+Figures = dict[str, float | Tensor]
+"""Figures to log; tensors of one number stay on their device, so that nothing waits for it."""
+
+
+def as_numbers(figures: Figures) -> dict[str, float]:
+    """Return the figures as numbers, fetched from their device together."""
+    tensors = {name: value.double() for name, value in figures.items() if isinstance(value, Tensor)}
+    fetched = torch.stack(list(tensors.values())).tolist() if tensors else []
+    numbers = dict(zip(tensors, fetched, strict=True))
+    return {name: numbers[name] if isinstance(value, Tensor) else value for name, value in figures.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -220,12 +231,12 @@ def cross_entropy_of(
     whole: Sequence[CrossEntropyExample] | None = None,
     *,
     reduction: Reduction = "token_mean",
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, Figures]:
     """Return the cross-entropy of the examples, as a share of `whole` where given."""
     batch = model.collate([e.prompt for e in examples], [e.program for e in examples])
     size = size_of(examples if whole is None else whole)
     loss = cross_entropy(model.log_probs(batch), batch.program_mask, reduction=reduction, size=size)
-    return loss, {"ce_loss": loss.item()}
+    return loss, {"ce_loss": loss.detach()}
 
 
 @torch.inference_mode()
@@ -245,7 +256,7 @@ def critic_loss_of(
     *,
     class_weights: Sequence[float] | None = None,
     prefix_weight: float = 0.0,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, Figures]:
     """Return the critic's loss on the examples and the share it names rightly.
 
     Args:
@@ -267,9 +278,9 @@ def critic_loss_of(
     loss = outcome_cross_entropy(
         program_logits.float(), columns, class_weights=weights, copies=copies, num_programs=num_programs
     )
-    metrics = {
-        "critic_loss": loss.item(),
-        "critic_accuracy": ((program_logits.argmax(-1) == columns) * copies).sum().item() / num_programs,
+    metrics: Figures = {
+        "critic_loss": loss.detach(),
+        "critic_accuracy": ((program_logits.argmax(-1) == columns) * copies).sum() / num_programs,
     }
     if prefix_weight:
         targets = columns.unsqueeze(1).expand(-1, token_logits.shape[1])
@@ -277,5 +288,5 @@ def critic_loss_of(
         size = Size(num_programs, 0)
         prefix = reduce_tokens(losses * copies[:, None], batch.program_mask, reduction="sequence_mean", size=size)
         loss = loss + prefix_weight * prefix
-        metrics["prefix_loss"] = prefix.item()
+        metrics["prefix_loss"] = prefix.detach()
     return loss, metrics

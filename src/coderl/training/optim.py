@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from coderl.training.checkpoint import Progress
 from coderl.training.settings import OptimConfig
+from coderl.types import InputError
+
+E = TypeVar("E")
 
 DEFAULT_NUM_EPOCHS = 10
 BUCKET_BATCHES = 32
@@ -92,6 +98,18 @@ def _shuffled_batches(
     return batches
 
 
+def split_by_tokens(examples: Sequence[E], length_of: Callable[[E], int], max_tokens: int) -> list[Sequence[E]]:
+    """Return the examples in parts of like length of at most so many tokens, padding included, or of one example."""
+    ordered = sorted(examples, key=length_of)
+    parts: list[list[E]] = []
+    for example in ordered:
+        if parts and (len(parts[-1]) + 1) * length_of(example) <= max_tokens:
+            parts[-1].append(example)
+        else:
+            parts.append([example])
+    return parts or [ordered]
+
+
 def fraction_done(config: OptimConfig, progress: Progress) -> float:
     """Return how much of the run lies behind, by whichever limit comes first."""
     is_unlimited = all(
@@ -120,7 +138,36 @@ def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     ]
     if config.optimiser == "adafactor":
         return torch.optim.Adafactor(groups, config.learning_rate)
-    return torch.optim.AdamW(groups, config.learning_rate, config.betas)
+    return torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
+
+
+def precision_of(config: OptimConfig) -> str | None:
+    """Return in which precision to compute: what is asked for, else what the launcher says, else by the hardware.
+
+    None leaves it to `accelerate launch`; without one a GPU that computes in bfloat16 does, and a processor does not.
+    """
+    if config.mixed_precision is not None or "ACCELERATE_MIXED_PRECISION" in os.environ:
+        return config.mixed_precision
+    is_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if is_gpu else None
+
+
+def prepare_backbones(model: nn.Module, config: OptimConfig) -> None:
+    """Set how the pretrained networks within a model compute attention and keep activations, as the settings say.
+
+    Raises:
+        InputError: a network cannot compute attention so, or the package for it is missing.
+    """
+    backbones = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    for backbone in backbones:
+        if config.gradient_checkpointing and backbone.supports_gradient_checkpointing:
+            enable = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
+        if config.attention is not None:
+            try:
+                backbone.set_attn_implementation(config.attention)
+            except (ValueError, ImportError) as error:
+                raise InputError(f"attention = {config.attention!r}: {' '.join(str(error).split())}") from None
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:

@@ -51,8 +51,15 @@ class OptimConfig(Config):
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     """Parts that a batch is worked off in: less memory, the same update. On CPUs several processes share these parts;
     on GPUs each has so many."""
+    max_part_tokens: int | None = Field(default=None, ge=1)
+    """Tokens, padding included, of one forward pass at most: a batch with more is worked off in parts of like length,
+    to the same update. None: as many parts as `gradient_accumulation_steps`."""
+    gradient_checkpointing: Annotated[bool, Incidental("the same update in less memory")] = False
+    """Keep the activations between layers only and compute the others again: a third more time, much less memory."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = None
+    """How attention is computed. None: the model's own choice, torch's kernels where there are some."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """None leaves it to `accelerate launch`."""
+    """None: what `accelerate launch` says; without it bfloat16 on a GPU that has it, and none on a processor."""
     seed: int = 0
     bucket_by_length: bool = True
     """Fill batches with examples of like length; 1.8 times faster than padding to the longest of all."""
