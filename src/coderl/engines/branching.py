@@ -186,7 +186,8 @@ class _Batch:
         self.model, self.most = writer.model, writer.config.max_new_tokens
         self.device = self.model.device
         self.found: list[Continuation] = [self._nothing(b) for _, b in jobs]
-        self.todo = deque(i for i, (_, b) in enumerate(jobs) if len(b) < self.most and self.model.eos_id not in b)
+        todo = [i for i, (_, b) in enumerate(jobs) if len(b) < self.most and self.model.eos_id not in b]
+        self.todo = deque(sorted(todo, key=self._history))  # rows of like length side by side see fewer columns
         self.owner: list[int | None] = []
         self.slots: Slots | None = None
 
@@ -229,7 +230,7 @@ class _Batch:
         self.cache = self._new_cache()
 
     def _history(self, job: int) -> int:
-        """Return how many tokens a job's row has read when its first token is drawn."""
+        """Return how many positions a job's row has when its first token is drawn."""
         prompt, beginning = self.jobs[job]
         return len(beginning) + (1 if self.model.is_encoder_decoder else len(prompt))
 
@@ -248,6 +249,7 @@ class _Batch:
         assert self.slots is not None
         free = [row for row, job in enumerate(self.owner) if job is None]
         pairs = [(row, self.todo.popleft()) for row in free[: len(self.todo)]]
+        self.slots.reserve(max(self._history(job) for _, job in pairs) - 1)
         known = self.writer.recall([(self.jobs[job][0], self.jobs[job][1][:-1]) for _, job in pairs])
         for (row, job), (read, own) in zip(pairs, known, strict=True):
             prompt, beginning = self.jobs[job]
