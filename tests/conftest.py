@@ -1,6 +1,9 @@
 """What every test may ask for."""
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +47,27 @@ def examples():
     from coderl.training.losses import CrossEntropyExample
 
     return [CrossEntropyExample((10, 11 + i % 3), (*range(20 + i % 4, 22 + i % 4 + i % 5), 2)) for i in range(24)]
+
+
+@pytest.fixture
+def launched():
+    """Start a command as a launcher does, in so many processes; return what each prints: `launched(command, 2)`."""
+
+    def launch(command: list[str], num_processes: int, statuses: tuple[int, ...] | None = None) -> list[str]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = {"WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes, "MASTER_PORT": port}
+        workers = []
+        for rank in range(num_processes):
+            own = {**shared, "MASTER_ADDR": "127.0.0.1", "RANK": rank, "LOCAL_RANK": rank}
+            environment = os.environ | {name: str(value) for name, value in own.items()}
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+            how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            workers.append(subprocess.Popen(command, env=environment, **how))
+        outputs = [worker.communicate(timeout=240)[0] for worker in workers]
+        ended = tuple(worker.returncode for worker in workers)
+        assert ended == (statuses or (0,) * num_processes), outputs
+        return outputs
+
+    return launch

@@ -174,6 +174,14 @@ def actor_target(problem: Problem, solution: str, style: PromptStyle = "default"
     return solution
 
 
+def stop_texts(style: PromptStyle) -> tuple[str, ...]:
+    """Return the texts with which a program in this style has ended: what follows them is never part of it.
+
+    `chatml`: a line that begins with the closing fence. The others leave the end to the model.
+    """
+    return ("\n```",) if style == "chatml" else ()
+
+
 def extract_program(completion: str, problem: Problem, style: PromptStyle = "default") -> str:
     """Return the program in what a model wrote; nothing in it is re-indented.
 

@@ -18,7 +18,7 @@ from coderl.execution import ExecutionConfig
 from coderl.flags import MANY, spread_lists
 from coderl.models.settings import TinyConfig
 from coderl.prompts import PromptConfig
-from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
+from coderl.rl.settings import ActorTrainingConfig, OnlineConfig, ReturnsConfig
 from coderl.settings import Config, Count, Reads, explain
 from coderl.training.settings import CriticConfig, PretrainConfig, RepairConfig, WarmStartConfig
 from coderl.types import InputError
@@ -70,7 +70,8 @@ class SelectionConfig(Config):
 class RoundsConfig(Config):
     """Sampling, execution, critic and actor update, repeated (the paper: once, offline)."""
 
-    num_rounds: Count = 1
+    num_rounds: Annotated[int, Field(ge=0)] = 1
+    """0: none, for a run that learns online only."""
     problems_per_round: Count | None = None
     """Problems sampled in a round, the next ones in a shuffled order; None for all."""
     num_replayed: Annotated[int, Field(ge=0)] = 0
@@ -128,6 +129,8 @@ class RunConfig(Config):
     binary_critic: CriticConfig = CriticConfig()
     returns: ReturnsConfig = ReturnsConfig()
     actor_training: ActorTrainingConfig = ActorTrainingConfig()
+    online: OnlineConfig | None = None
+    """Online learning, after the rounds; None: the rounds alone."""
     search_pool: SampleConfig | None = None
     """Programs that the run's actor draws for training problems: what binary critic and repair model learn from beside
     those of the rounds. None: from the rounds alone."""

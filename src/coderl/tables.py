@@ -330,16 +330,17 @@ class PartedTable:
     def __init__(self, folder: Path, row_type: Any, *, without: Collection[str] = ()):
         self.folder, self.row_type, self.without = folder, row_type, without
 
-    def _part(self, index: int) -> Path:
+    def part(self, index: int) -> Path:
+        """Return the file of part `index`."""
         return self.folder / f"part-{index:06d}.parquet"
 
     def has(self, index: int) -> bool:
         """True when part `index` has been written."""
-        return self._part(index).exists()
+        return self.part(index).exists()
 
     def write(self, index: int, rows: Iterable[Any]) -> int:
         """Write part `index`, all of it or nothing; return the number of rows."""
-        return write_table(self._part(index), rows, self.row_type, without=self.without)
+        return write_table(self.part(index), rows, self.row_type, without=self.without)
 
     def rows(self) -> Iterator[Any]:
         """Yield the rows of all parts in order."""

@@ -181,6 +181,10 @@ class Rollout:
     verdict: Verdict
     score: Score | None = None
     """Of the critic, where it was asked."""
+    sampling_log_probs: tuple[float, ...] = ()
+    """log p of each token under the distribution it was drawn from, where the engine told."""
+    is_cut: bool = False
+    """True where the program was cut at the longest length."""
 
     @property
     def outcome(self) -> Outcome:

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 import typing
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from pydantic import BaseModel
 import coderl.stages
 from coderl import records, tables
 from coderl.cli import declared, main
+from coderl.processes import Group
 from coderl.recipe import RunConfig, load_recipe
 from coderl.settings import Incidental, Reads, is_incidental
-from coderl.stages.console import Reporter
+from coderl.stages.console import Bar, Reporter
 from coderl.stages.run import Run, method, plan
 from coderl.stages.split_problems import Splits
-from coderl.stages.stage import Input, ModelInput, ProblemsInput, Stage
+from coderl.stages.stage import Input, ModelInput, ProblemsInput, Stage, Work
 from coderl.types import AssertTest, CallTest, InputError, LabelledProblem, Problem, Program, StdinTest
 
 QUIET = Reporter(quiet=True)
@@ -303,15 +305,45 @@ def test_a_stage_stands_in_a_run_with_its_place(stranger: Path, capsys: pytest.C
     assert json.loads((out / records.MANIFEST).read_text())["facts"]["num_tokens"] == 7
 
 
+class OneOfTwo(Group):
+    """A process that is dealt every other part, and finds the others there."""
+
+    def __init__(self, rank: int):
+        self.rank = rank
+
+    def deal(self, items: Any) -> typing.Iterator[tuple[int, Any]]:
+        return iter(list(enumerate(items))[self.rank :: 2])
+
+
 def test_processes_share_the_parts(stranger: Path):
     """Five programs in parts of two: process 0 of 2 writes parts 0 and 2, process 1 part 1."""
     stage = importlib.import_module("coderl.stages.count_tokens").count_tokens
-    from coderl.stages.stage import Work
-
     for rank, written in ((0, ["part-000000.parquet", "part-000002.parquet"]), (1, ["part-000001.parquet"])):
         folder = stranger / f"of-{rank}"
-        stage.function(Work(folder, QUIET, rank, 2), programs=stranger / "drawn")
+        stage.function(Work(folder, QUIET, OneOfTwo(rank)), programs=stranger / "drawn")
         assert sorted(p.name for p in (folder / "counted").iterdir()) == written
+
+
+def test_progress_counts_within_parts_and_what_others_have_done():
+    """Parts of 3, 4 and 5 programs, the first written before: 3 of 12, then what this process and another do."""
+    seen: list[int] = []
+
+    class Shown(Reporter):
+        @contextmanager
+        def progress(self, title: str, **given: Any) -> typing.Iterator[Bar]:
+            assert (given["total"], given["done"], given["unit"]) == (12, 3, "programs")
+            bar = Bar(self, title, 12, "programs", 3)
+            bar.show = lambda: seen.append(bar.done)
+            yield bar
+
+    class Table(tables.PartedTable):
+        def has(self, index: int) -> bool:
+            return index == 0
+
+    work = Work(Path(), Shown(quiet=True), OneOfTwo(1))
+    for _ in work.parts(Table(Path(), Program), ["a", "b", "c"], "running", "programs", [3, 4, 5]):
+        work.did(2)
+    assert seen == [7, 9, 12]
 
 
 # -------------------------------------------------------------------------------------------------------------- locks

@@ -19,8 +19,8 @@ from coderl.types import (
 )
 
 
-def write_run(folder: Path, *, weight=1.0, mean_return=0.5, loss=2.0, cpu_s=1.0, staleness=0):
-    """One stage with a weight, two tables and a log."""
+def write_run(folder: Path, *, weight=1.0, mean_return=0.5, loss=2.0, cpu_s=1.0, staleness=0, num_steps=1):
+    """One stage with a weight, two tables, a log and a manifest."""
     stage = folder / "round-00" / "actor"
     (stage / "model").mkdir(parents=True)
     save_file({"w": torch.tensor([weight])}, stage / "model" / "model.safetensors")
@@ -28,7 +28,9 @@ def write_run(folder: Path, *, weight=1.0, mean_return=0.5, loss=2.0, cpu_s=1.0,
     judged = (Program("a", 0, "").key, Verdict(Outcome.PASSED_TEST, cpu_s=cpu_s))
     tables.PartedTable(stage / "verdicts", JUDGED).write(0, [judged])
     (stage / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": loss, "cpu_s": cpu_s}) + "\n")
-    records.write_json(stage / records.MANIFEST, {"facts": {"cpu_s": cpu_s}})
+    hashes = {"metrics.jsonl": f"of {cpu_s}", "model/model.safetensors": "the same"}
+    facts = {"num_steps": num_steps, "wall_s": cpu_s, "packed": {"cpu_s": cpu_s}}
+    records.write_json(stage / records.MANIFEST, {"outputs": hashes, "facts": facts})
     return folder
 
 
@@ -41,11 +43,12 @@ def write_run(folder: Path, *, weight=1.0, mean_return=0.5, loss=2.0, cpu_s=1.0,
         ({"mean_return": 0.5000001}, ("samples/part-000000.parquet",)),
         ({"staleness": 1}, ("samples/part-000000.parquet",)),
         ({"loss": 2.0000001}, ("metrics.jsonl",)),
+        ({"num_steps": 2}, ("manifest.json",)),
     ],
 )
 def test_any_weight_row_or_figure_counts_and_no_time_does(tmp_path, change, differing):
     (found,) = compare(write_run(tmp_path / "one"), write_run(tmp_path / "other", **change))
-    assert (found.stage, found.num_files, found.differing) == ("round-00/actor", 4, differing)
+    assert (found.stage, found.num_files, found.differing) == ("round-00/actor", 5, differing)
 
 
 def test_what_only_one_run_has_differs(tmp_path):
@@ -53,7 +56,7 @@ def test_what_only_one_run_has_differs(tmp_path):
     (other / "round-00" / "actor" / "metrics.jsonl").unlink()
     assert compare(one, other)[0].differing == ("metrics.jsonl",)
     (found,) = compare(one, tmp_path / "absent")
-    assert len(found.differing) == 4
+    assert len(found.differing) == 5
 
 
 def test_writes_are_counted(tmp_path):

@@ -20,13 +20,19 @@ import cyclopts
 from cyclopts import App
 
 import coderl
+from coderl import processes
 from coderl.flags import MANY, spread_lists
 from coderl.types import InputError, SandboxError
 
 PACKAGES = ("coderl.cli", "coderl.stages", "coderl.interop", "coderl.corpus", "coderl.codexglue")
 """Where commands and stages are declared."""
 GROUPS = {"problems": "Read, make and check data sets of problems."}
-_DECLARED = re.compile(r'^@(?:stage|command\("([^"]+)"\))\ndef (\w+)\(.*?r?"""(.+?)(?:"""|$)', re.MULTILINE | re.DOTALL)
+SHARED = ("run", "demo")
+"""Commands, beside the stages, that several processes may do together."""
+_DECLARED = re.compile(
+    r'^@(?:stage(?:\(is_shared=True\))?|command\("([^"]+)"\))\ndef (\w+)\(.*?r?"""(.+?)(?:"""|$)',
+    re.MULTILINE | re.DOTALL,
+)
 
 
 class Declared(NamedTuple):
@@ -36,6 +42,7 @@ class Declared(NamedTuple):
     module: str
     function: str
     help: str
+    is_stage: bool
 
 
 def declared() -> Iterator[Declared]:
@@ -48,7 +55,7 @@ def declared() -> Iterator[Declared]:
                     name, function, line = match.groups()
                     name = name or function.replace("_", "-")
                     if name not in seen:
-                        yield Declared(name, f"{package}.{file.stem}", function, line)
+                        yield Declared(name, f"{package}.{file.stem}", function, line, match[0].startswith("@stage"))
                     seen.add(name)
 
 
@@ -109,22 +116,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a person got wrong is one line and exit status 2, a broken sandbox 3."""
     arguments = spread_lists(sys.argv[1:] if arguments is None else arguments)
     try:
+        if processes.environment_size() > 1 and not _is_shared(arguments):
+            processes.stay_alone()
+            if processes.environment_rank() > 0:
+                return
         how = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
         build(arguments)(arguments, **how)
+        processes.leave()
     except (InputError, cyclopts.CycloptsError) as error:
-        _fail(2, _one_line(error))
+        _fail(2, _one_line(error), error)
     except SandboxError as error:
-        _fail(3, f"the sandbox failed: {error}")
-    except KeyboardInterrupt:
-        _fail(130, "stopped; the same command continues")
+        _fail(3, f"the sandbox failed: {error}", error)
+    except KeyboardInterrupt as error:
+        _fail(130, "stopped; the same command continues", error)
     except (OSError, MemoryError, RuntimeError, ValueError) as error:
-        _fail(*_failure(error))
+        _fail(*_failure(error), error)
+
+
+def _is_shared(arguments: Sequence[str]) -> bool:
+    """Return whether the processes that a launcher started do a command together; another is done by one of them."""
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    return name in SHARED or any(each.name == name and each.is_stage for each in declared())
 
 
 def _failure(error: Exception) -> tuple[int, str]:
     """Return the status and the line for what is nobody's mistake: a full disk, no memory, a training that diverged."""
     if type(error).__name__ == "TrainingError":
         return 4, str(error)
+    if isinstance(error, processes.PeerError):
+        return 1, str(error)
     if type(error).__name__ == "ValidationError":
         return 2, _one_line(error)
     text = " ".join(str(error).split())
@@ -145,6 +165,6 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _fail(status: int, text: str) -> None:
-    print(f"coderl: {text}", file=sys.stderr)
+def _fail(status: int, text: str, error: BaseException) -> None:
+    processes.report_failure(text, error)
     sys.exit(status)

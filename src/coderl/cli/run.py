@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coderl import problems as data
-from coderl import records
+from coderl import processes, records
 from coderl.evaluation import paper
 from coderl.recipe import RECIPE, RunConfig, load_recipe
 from coderl.stages import report as summary
@@ -92,7 +92,9 @@ def demo(
 def _run(config: RunConfig, run_dir: Path | None, quiet: bool) -> None:
     from coderl.stages.run import run as run_all
 
-    print(run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet)))
+    report_page = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet))
+    if processes.environment_rank() == 0:
+        print(report_page)
 
 
 @command("report")

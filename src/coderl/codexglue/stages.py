@@ -39,7 +39,7 @@ class Prediction:
 TaskFiles = Annotated[Path, Input("The folder of the task's files, as published: of one language, or of one size.")]
 
 
-@stage
+@stage(is_shared=True)
 def finetune_codexglue(
     work: Work,
     *,
@@ -75,11 +75,11 @@ def finetune_codexglue(
     validate = partial(validation_loss, model, validation, batch_size=config.optim.batch_size)
     steps = warm_start_steps(model, examples, config, checkpoint_dir=work.checkpoints, validate=validate)
     facts = work.log_steps(steps, f"{task} on {len(examples)} pairs", total=config.optim.num_steps)
-    model.save(work.folder / "model")
+    work.save(model)
     return {**facts, "num_pairs": len(examples), "validation_loss": round(validate()["loss"], 4)}
 
 
-@stage
+@stage(is_shared=True)
 def predict_codexglue(
     work: Work,
     *,
@@ -114,7 +114,7 @@ def predict_codexglue(
         table.write(index, _predictions(networks.language_model(model), chunk, config, num_beams))
     is_numbered = task == "code-to-text"
     lines = [f"{row.name}\t{row.text}\n" if is_numbered else f"{row.text}\n" for row in table.rows()]
-    records.write_text(work.folder / PREDICTIONS_FILE, "".join(lines))
+    work.group.on_main(lambda: records.write_text(work.folder / PREDICTIONS_FILE, "".join(lines)))
     return {"num_predictions": len(lines)}
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from coderl import prompts
-from coderl.engines import transformers as sampling
+from coderl.engines.engine import Drawn, Engine, Request, open_engine
 from coderl.engines.settings import SamplingConfig
 from coderl.models.lm import LanguageModel
 from coderl.prompts import PromptConfig
@@ -36,6 +35,7 @@ class Actor:
         self.model = model
         self.prompt = prompt or PromptConfig()
         self.sampling_config = sampling_config or SamplingConfig()
+        self._engine: Engine | None = None
 
     @classmethod
     def load(cls, path: Path | str, prompt: PromptConfig, sampling_config: SamplingConfig | None = None) -> Actor:
@@ -97,18 +97,42 @@ class Actor:
 
     # ------------------------------------------------------------------------------------------------- drawing
 
+    @property
+    def engine(self) -> Engine:
+        """What draws, opened when it is first asked for."""
+        if self._engine is None:
+            self._engine = open_engine(self.model, self.sampling_config)
+        return self._engine
+
+    @property
+    def drawing_config(self) -> SamplingConfig:
+        """How programs are drawn, with the texts that end one in the prompt's style where none are given."""
+        config = self.sampling_config
+        if config.stop is not None:
+            return config
+        return config.model_copy(update={"stop": prompts.stop_texts(self.prompt.style)})
+
+    def drawn(
+        self, requests: Sequence[Request], *, seed: int, with_log_probs: bool = False, with_entropies: bool = False
+    ) -> list[list[Drawn]]:
+        """Return what the engine draws for some requests, see `Engine.draw`."""
+        told = {"with_log_probs": with_log_probs, "with_entropies": with_entropies}
+        return self.engine.draw(requests, self.drawing_config, seed=seed, **told)
+
     def sample(self, problems: Sequence[Problem], *, num_samples: int, seed: int) -> list[list[Program]]:
         """Return `num_samples` programs of each problem: W^s."""
-        encoded = [self.encode_prompt(problem) for problem in problems]
-        drawn = sampling.sample(self.model, encoded, num_samples=num_samples, config=self.sampling_config, seed=seed)
-        return [self.programs(p, tokens) for p, tokens in zip(problems, drawn, strict=True)]
+        requests = [Request(tuple(self.encode_prompt(problem)), (), num_samples) for problem in problems]
+        drawn = self.drawn(requests, seed=seed)
+        return [self.programs(p, (d.tokens for d in found)) for p, found in zip(problems, drawn, strict=True)]
 
     def greedy(self, problems: Sequence[Problem]) -> list[Program]:
         """Return the likeliest program, token by token, of each problem: the baseline W^b."""
-        encoded = [self.encode_prompt(problem) for problem in problems]
-        drawn = sampling.greedy(self.model, encoded, config=self.sampling_config)
+        requests = [Request(tuple(self.encode_prompt(problem))) for problem in problems]
+        likeliest = self.drawing_config.model_copy(update={"temperature": 0.0})
+        drawn = self.engine.draw(requests, likeliest, seed=0)
         return [
-            self.programs(p, [tokens], kind=ProgramKind.BASELINE)[0] for p, tokens in zip(problems, drawn, strict=True)
+            self.programs(p, [found.tokens], kind=ProgramKind.BASELINE)[0]
+            for p, (found,) in zip(problems, drawn, strict=True)
         ]
 
     def continue_prefixes(
@@ -122,22 +146,6 @@ class Actor:
     def draw(
         self, requests: Sequence[tuple[list[int], tuple[int, ...], int]], *, seed: int
     ) -> list[list[tuple[int, ...]]]:
-        """Return, for each (prompt tokens, prefix, number), so many token sequences; one model call a number."""
-        by_number: dict[int, list[int]] = defaultdict(list)
-        for position, (_, _, number) in enumerate(requests):
-            by_number[number].append(position)
-        drawn: list[list[tuple[int, ...]]] = [[] for _ in requests]
-        for number, positions in sorted(by_number.items()):
-            if number == 0:
-                continue
-            results = sampling.sample(
-                self.model,
-                [requests[i][0] for i in positions],
-                num_samples=number,
-                config=self.sampling_config,
-                seed=seed + number,
-                prefixes=[requests[i][1] for i in positions],
-            )
-            for position, programs in zip(positions, results, strict=True):
-                drawn[position] = programs
-        return drawn
+        """Return, for each (prompt tokens, prefix, number), so many token sequences."""
+        asked = [Request(tuple(prompt), tuple(prefix), number, number) for prompt, prefix, number in requests]
+        return [[d.tokens for d in found] for found in self.drawn(asked, seed=seed)]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from coderl import processes
 from coderl.execution.config import ExecutionConfig
 from coderl.execution.pool import Executor
 from coderl.execution.remote.client import ClientConfig, RemoteExecutor
@@ -47,4 +48,5 @@ def _backend(config: ExecutionConfig) -> Executor | ClusterExecutor | RemoteExec
         if not (token := os.environ.get(TOKEN_VARIABLE)):
             raise InputError(f"the http backend needs the service's token in the environment variable {TOKEN_VARIABLE}")
         return RemoteExecutor(ClientConfig(url=config.address, token=token), config)
-    return Executor(config)
+    share = max(config.num_workers // processes.num_local(), 1)  # each process on this machine has a pool
+    return Executor(config.model_copy(update={"num_workers": share}))

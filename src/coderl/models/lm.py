@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -100,12 +100,16 @@ class LanguageModel(nn.Module):
     def load(cls, path_or_name: str | Path, *, dtype: str = "float32", device: str | None = None) -> LanguageModel:
         """Return the model in a folder (or of a hub name), on `best_device` by default; its config decides the family.
 
+        `dtype` is one of `DTYPES`, or `auto` for `best_dtype`.
+
         Raises:
             InputError: no such folder or name, a folder that holds no such model, weights that are not finite, an
                 unknown `dtype`, or a tokenizer of another model.
         """
+        device = device or best_device()
+        dtype = best_dtype(device) if dtype == "auto" else dtype
         if dtype not in DTYPES:
-            raise InputError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+            raise InputError(f"dtype {dtype!r}: expected one of auto, {', '.join(DTYPES)}")
         name = str(path_or_name)
         transformers_logging.disable_progress_bar()
         adapter = lora.read_adapter_config(Path(name))
@@ -132,7 +136,7 @@ class LanguageModel(nn.Module):
             if report["missing_keys"]:
                 raise InputError(f"the weights lack {min(report['missing_keys'])}")
             refuse_not_finite(backbone.named_parameters())
-            model = cls(backbone, tokenizer).to(device or best_device()).eval()
+            model = cls(backbone, tokenizer).to(device).eval()
             model.source = str(Path(name).resolve()) if Path(name).exists() else name
             return model
         except Exception as error:  # the readers of weights, tokenizers and configs raise whatever they like
@@ -229,6 +233,11 @@ class LanguageModel(nn.Module):
         return self.backbone.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are stored as."""
+        return self.backbone.dtype
+
+    @property
     def start_id(self) -> int:
         """The token a decoder starts from (encoder-decoder only)."""
         start = self.backbone.config.decoder_start_token_id
@@ -303,6 +312,18 @@ class LanguageModel(nn.Module):
 def best_device() -> str:
     """Return this process's GPU where there is one, else the processor."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+@lru_cache
+def best_dtype(device: str) -> str:
+    """Return `bfloat16` where a device has instructions for it, else `float32`."""
+    if torch.device(device).type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return "float32"
+    return "bfloat16" if flags & {"amx_bf16", "avx512_bf16", "bf16"} else "float32"
 
 
 def pad_rows(

@@ -14,11 +14,16 @@ from typing import Literal
 from coderl.critic.columns import outcome_column
 from coderl.types import InputError, Outcome
 
-Baseline = Literal["none", "greedy", "group_mean", "leave_one_out", "group_normalised"]
-"""What is taken from a sample's return; `greedy` is the paper's."""
+Baseline = Literal["none", "greedy", "group_mean", "leave_one_out", "group_normalised", "tracker"]
+"""What is taken from a sample's return; `greedy` is the paper's. `tracker`: the running mean of the problem's returns
+(online learning only)."""
 
-Spread = Literal["uniform", "critic", "linear_decay", "error_line"]
-"""How a program's relative return is shared among its tokens; `critic` is the paper's."""
+Spread = Literal["uniform", "critic", "linear_decay", "error_line", "gae"]
+"""How a program's relative return is shared among its tokens; `critic` is the paper's. `gae`: each token earns what it
+changed in the critic's expectation (online learning only)."""
+
+Reward = Literal["outcome", "passing", "tests"]
+"""What a program earns: one of the paper's four returns, 1 for passing and else 0, or its share of passing tests."""
 
 AdvantageFilter = Literal["all", "positive_only", "scale_negatives", "clip_negatives"]
 """What becomes of samples worse than the baseline; `all` is the paper's."""
@@ -39,11 +44,28 @@ def outcome_return(outcome: Outcome) -> float:
     return OUTCOME_RETURNS[outcome]
 
 
+def program_return(outcome: Outcome, test_outcomes: Sequence[Outcome | None], *, reward: Reward) -> float:
+    """Return what one program earns.
+
+    Deviation: `passing` and `tests` are not the paper's. A test that did not run counts as one that failed: give
+    `stop = "never"` to the sandbox with `tests`.
+    """
+    if reward == "outcome":
+        return outcome_return(outcome)
+    if reward == "passing":
+        return float(outcome is Outcome.PASSED_TEST)
+    return sum(t is Outcome.PASSED_TEST for t in test_outcomes) / max(len(test_outcomes), 1)
+
+
 # ---------------------------------------------------------------------------------------------------------- baselines
 
 
 def relative_returns(
-    returns: Sequence[float], *, baseline: Baseline = "greedy", greedy_return: float | None = None
+    returns: Sequence[float],
+    *,
+    baseline: Baseline = "greedy",
+    greedy_return: float | None = None,
+    tracked_return: float | None = None,
 ) -> list[float]:
     """Return A for each of the samples of ONE problem: its return minus the baseline.
 
@@ -54,11 +76,12 @@ def relative_returns(
         returns: r(W^s) of all samples of the problem.
         baseline: `none` A = r; `greedy` r - r(greedy program); `group_mean` r - mean of the group; `leave_one_out`
             r - mean of the *other* samples (0 for a lone sample); `group_normalised` (r - mean) / population standard
-            deviation (0 where all returns are the same).
+            deviation (0 where all returns are the same); `tracker` r - the running mean.
         greedy_return: r(W^b); needed by `greedy` only.
+        tracked_return: the running mean of the problem's returns before these; needed by `tracker` only.
 
     Raises:
-        InputError: `greedy` without `greedy_return`.
+        InputError: `greedy` without `greedy_return`, `tracker` without `tracked_return`.
     """
     if not returns:
         return []
@@ -69,6 +92,10 @@ def relative_returns(
         if greedy_return is None:
             raise InputError("the greedy baseline needs the outcome of the problem's greedy program, and there is none")
         return [r - greedy_return for r in returns]
+    if baseline == "tracker":
+        if tracked_return is None:
+            raise InputError("the tracker baseline needs online learning, which remembers each problem")
+        return [r - tracked_return for r in returns]
     if max(returns) == min(returns):  # exact zeros, free of rounding: such samples are dropped before they cost a step
         return [0.0] * count
     if baseline == "group_mean":
@@ -181,7 +208,7 @@ def spread_return(
     """Return rho_t for one sample by the named spread.
 
     Raises:
-        InputError: `critic` without token probabilities, `error_line` without lines, or with another program's.
+        InputError: `critic` without token probabilities, `error_line` without lines, or with another program's; `gae`.
     """
     if spread == "uniform":
         return token_returns(relative_return, uniform_values(num_tokens))
@@ -192,6 +219,8 @@ def spread_return(
             found = "none" if token_lines is None else f"{len(token_lines)} lines"
             raise InputError(f"the error_line spread needs the line of each token: {num_tokens} tokens, {found}")
         return token_returns(relative_return, error_line_values(token_lines, error_line))
+    if spread == "gae":
+        raise InputError("spread = 'gae' needs online learning, whose critic also values the prompt")
     assert spread == "critic", spread
     if token_probs is None or len(token_probs) != num_tokens:
         found = "none" if token_probs is None else f"{len(token_probs)} rows"

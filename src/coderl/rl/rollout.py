@@ -29,14 +29,14 @@ def actor_examples(
         prompts: problem -> the tokens of its prompt.
         config: what a sample earns.
     """
-    baseline = next((r.outcome for r in group if r.program.kind is ProgramKind.BASELINE), None)
+    baseline = next((r for r in group if r.program.kind is ProgramKind.BASELINE), None)
     drawn = [r for r in group if r.program.kind is ProgramKind.SAMPLE and r.program.tokens]
     if config.baseline == "greedy" and baseline is None:
         return []
     relative = returns.relative_returns(
-        [returns.outcome_return(r.outcome) for r in drawn],
+        [return_of(r, config) for r in drawn],
         baseline=config.baseline,
-        greedy_return=None if baseline is None else returns.outcome_return(baseline),
+        greedy_return=None if baseline is None else return_of(baseline, config),
     )
     examples = []
     for rollout, advantage in zip(drawn, relative, strict=True):
@@ -44,6 +44,11 @@ def actor_examples(
         program, rho = rollout.program, spread(rollout, kept, model, config)
         examples.append(ActorExample(prompts[program.problem_id], program.tokens, rho, problem_id=program.problem_id))
     return merge_copies(examples) if config.count_copies else list({e.program: e for e in examples}.values())
+
+
+def return_of(rollout: Rollout, config: ReturnsConfig) -> float:
+    """Return what a program earned: see `returns.Reward`."""
+    return returns.program_return(rollout.outcome, rollout.verdict.test_outcomes, reward=config.reward)
 
 
 def spread(rollout: Rollout, advantage: float, model: LanguageModel, config: ReturnsConfig) -> tuple[float, ...]:

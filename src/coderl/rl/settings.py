@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from coderl.engines.settings import SamplingConfig
 from coderl.models.settings import LoraConfig
-from coderl.rl.returns import AdvantageFilter, Baseline, Spread
-from coderl.settings import Config
+from coderl.rl.returns import AdvantageFilter, Baseline, Reward, Spread
+from coderl.settings import Config, Count, Incidental
 from coderl.training.settings import OptimConfig, Reduction
 
 
 class ReturnsConfig(Config):
     """What multiplies the gradient of log p (sections 3.3.1 to 3.3.3)."""
 
+    reward: Reward = "outcome"
     baseline: Baseline = "greedy"
     spread: Spread = "critic"
     mean_one: bool = False
@@ -22,6 +24,8 @@ class ReturnsConfig(Config):
     it there is."""
     filter: AdvantageFilter = "all"
     negative_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
+    gae_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Lambda of `gae`: 1 looks at the program's end alone, 0 at the next value alone."""
     count_copies: bool = True
     """Whether a program drawn again for a problem counts again (the policy gradient) or once: then a problem that is
     always solved weighs no more than one that was solved for the first time."""
@@ -41,7 +45,84 @@ class ActorTrainingConfig(Config):
     """How tokens add up in both terms; `sequence_sum` is the paper's Eq. 1 and 14 by the letter."""
     clip_range: float | None = Field(default=None, gt=0, lt=1)
     """PPO's; needs samples with `sampling_log_probs`. None: plain policy gradient."""
+    clip_high: float | None = Field(default=None, gt=0)
+    """How far above 1 the ratio may count, where that is not `clip_range` too (DAPO: 0.28 beside 0.2)."""
     kl_weight: float = Field(default=0.0, ge=0)
     """Of the KL divergence to the reference model, measured on the samples."""
     lora: LoraConfig | None = None
     """Train low-rank adapters in place of the model's own weights; needs the extra `lora`."""
+
+    @property
+    def clip(self) -> tuple[float, float]:
+        """How far below and above 1 a ratio counts, where `clip_range` is given."""
+        assert self.clip_range is not None
+        return self.clip_range, self.clip_range if self.clip_high is None else self.clip_high
+
+
+class OnlineConfig(Config):
+    """Online learning: a draw of the policy as it is, what its programs earn, and the updates that follow.
+
+    The defaults are GRPO's: groups of eight, each program's return normalised within its group, one update a draw.
+    """
+
+    problems_per_draw: Count = 16
+    num_samples: Count = 8
+    """Programs of each of them."""
+    num_passes: Count = 1
+    """How often the programs of a draw are gone through; more than one needs `training.clip_range`."""
+    num_parts: Annotated[int, Incidental("what is drawn together does not decide what is drawn")] = Field(
+        default=2, ge=1
+    )
+    """A draw is made in so many parts: programs of one run while the next is drawn."""
+    sampling: SamplingConfig = SamplingConfig(temperature=1.0, top_p=1.0)
+    """From the whole softmax, so that the log-probabilities are those of the policy that drew."""
+    returns: ReturnsConfig = ReturnsConfig(reward="passing", baseline="group_normalised", spread="uniform")
+    whiten: bool = False
+    """Give the token returns of a draw mean 0 and deviation 1, which the `tracker` baseline wants."""
+    max_importance: Annotated[float | None, Field(ge=1)] = 2.0
+    """Where programs are drawn by rounded weights or another engine: each token's return is multiplied by how much
+    likelier the trained model finds it, at most this. None: the difference is ignored."""
+    mask_cut: bool = False
+    """Learn nothing from programs that were cut at `sampling.max_new_tokens`."""
+    choose: Literal["shuffled", "uncertain"] = "shuffled"
+    """Problems in shuffled order, or more often those that are solved now and then: neither never nor always."""
+    memory: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """What a problem's earlier programs count, at each draw of it, in its running pass rate and return."""
+    replay_passes: bool = False
+    """Keep the last program that passed of a problem that is rarely solved, and add it to a draw in which none does."""
+    averaging: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Draw with, and end with, an average of the past weights that moves 1 - this at each draw, faster at first."""
+    critic: Literal["none", "head", "network"] = "none"
+    """A linear layer on the actor's own states, or on those of a copy of the actor that only the critic moves."""
+    critic_weight: float = Field(default=0.5, ge=0)
+    critic_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Lambda of the critic's targets, whatever the actor's; 1: what became of the whole program."""
+    critic_draws: Annotated[int, Field(ge=0)] = 0
+    """Draws at the start, at most, from which the critic alone learns, until its loss has settled."""
+    entropy_weight: float = Field(default=0.0, ge=0)
+    """Of the mean entropy of the next token, which is subtracted from the loss."""
+    max_tokens: Count | None = None
+    """End once so many tokens were drawn and trained on together: for comparisons at equal cost."""
+    measure_rows: Annotated[int, Incidental("a row does not depend on those beside it")] = Field(default=32, ge=1)
+    """Programs in a forward pass without gradients."""
+    training: ActorTrainingConfig = ActorTrainingConfig(
+        optim=OptimConfig(batch_size=1024, num_steps=100), ce_weight=0.0
+    )
+    """`optim.batch_size` above a draw's programs means one update a draw."""
+
+    @model_validator(mode="after")
+    def _is_on_policy(self) -> OnlineConfig:
+        drawn = self.sampling
+        if drawn.top_p < 1 or drawn.top_k or drawn.temperature == 0:
+            raise ValueError(
+                "sampling: online learning draws from the whole softmax: top_p 1, top_k 0, temperature > 0"
+            )
+        if self.num_passes > 1 and self.training.clip_range is None:
+            raise ValueError(f"num_passes {self.num_passes}: programs that are used again need training.clip_range")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_critic_it_needs(self) -> OnlineConfig:
+        if self.critic == "none" and (self.returns.spread in ("critic", "gae") or self.critic_draws):
+            raise ValueError(f"returns.spread {self.returns.spread!r} and critic_draws need a critic: head or network")
+        return self

@@ -185,7 +185,7 @@ def _sample_loss(
     else:
         drawn_with = _padded([s.sampling_log_probs or () for s in samples], batch)
         loss = losses.clipped_policy_gradient(
-            log_probs, drawn_with, rho, batch.program_mask, clip_range=config.clip_range, **how
+            log_probs, drawn_with, rho, batch.program_mask, clip_range=config.clip, **how
         )
     metrics = {
         "rl_loss": loss.item(),

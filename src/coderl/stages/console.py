@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,14 +12,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from coderl import processes
+
 Item = TypeVar("Item")
 PLAIN_INTERVAL_S = 10.0
 
 
 class Reporter:
-    """Prints stage headings, progress with rate and ETA, remarks and facts; quiet=True prints nothing."""
+    """Prints stage headings, progress with rate and ETA, remarks and facts; quiet=True prints nothing.
+
+    Of several processes that share a command only the main one prints.
+    """
 
     def __init__(self, *, quiet: bool = False):
+        self.is_main = processes.environment_rank() == 0
+        quiet = quiet or not self.is_main
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
 
     def say(self, text: str) -> None:
@@ -27,18 +35,17 @@ class Reporter:
 
     def facts(self, facts: dict[str, Any], out: Path | None = None) -> None:
         """Print what came of a command on standard output, in the one form that all commands end with."""
-        print_facts(facts if out is None else {**facts, "out": str(out)})
+        if self.is_main:
+            print_facts(facts if out is None else {**facts, "out": str(out)})
 
-    def track(
-        self, items: Iterable[Item], description: str, *, total: int | None = None, unit: str = "", done: int = 0
-    ) -> Iterator[Item]:
-        """Yield the items while showing how far along they are; `done` of `total` were finished by an earlier run."""
-        if total is None and hasattr(items, "__len__"):
-            total = len(items)  # type: ignore[arg-type]
-        show = self._rich if self.console.is_terminal and not self.console.quiet else self._plain
-        yield from show(items, description, total, unit, done)
-
-    def _rich(self, items: Iterable[Item], description: str, total: int | None, unit: str, done: int) -> Iterator[Item]:
+    @contextmanager
+    def progress(self, title: str, *, total: int | None = None, unit: str = "", done: int = 0) -> Iterator[Bar]:
+        """Yield what to tell how far along a piece of work is; `done` of `total` were finished by an earlier run."""
+        bar = Bar(self, title, total, unit, done)
+        if not self.console.is_terminal or self.console.quiet:
+            yield bar
+            bar.close()
+            return
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -47,28 +54,57 @@ class Reporter:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(description, total=total, completed=done, rate="")
-            start = time.monotonic()
-            for count, item in enumerate(items, start=1):
-                rate = count / max(time.monotonic() - start, 1e-9)
-                progress.update(task, advance=1, rate=f"{rate:.3g} {unit}/s")
-                yield item
+        with Progress(*columns, console=self.console) as shown:
+            task = shown.add_task(title, total=total, completed=done, rate="")
+            bar.show = lambda: shown.update(task, completed=bar.done, rate=f"{bar.rate:.3g} {unit}/s")
+            yield bar
 
-    def _plain(
-        self, items: Iterable[Item], description: str, total: int | None, unit: str, done: int
+    def track(
+        self, items: Iterable[Item], title: str, *, total: int | None = None, unit: str = "", done: int = 0
     ) -> Iterator[Item]:
-        start = last = time.monotonic()
-        count = 0
-        for item in items:
-            count += 1
-            now = time.monotonic()
-            if now - last >= PLAIN_INTERVAL_S:
-                last = now
-                self.say("  " + progress_line(description, done + count, total, count / (now - start), unit))
-            yield item
-        elapsed = time.monotonic() - start
-        self.say(f"  {description}: {done + count} {unit}".rstrip() + f" in {elapsed:.0f} s")
+        """Yield the items while showing how far along they are; `done` of `total` were finished by an earlier run."""
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)  # type: ignore[arg-type]
+        with self.progress(title, total=total, unit=unit, done=done) as bar:
+            for item in items:
+                yield item
+                bar.advance()
+
+
+class Bar:
+    """How far along a piece of work is: a bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, reporter: Reporter, title: str, total: int | None, unit: str, done: int):
+        self._reporter, self._title, self._total, self._unit = reporter, title, total, unit
+        self._first, self.done = done, done
+        self._start = self._last = time.monotonic()
+        self.show: Callable[[], Any] = self._show_plainly
+
+    @property
+    def rate(self) -> float:
+        """What is done in a second, earlier runs left out."""
+        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def advance(self, count: int = 1) -> None:
+        """Say that so much more is done."""
+        self.move_to(self.done + count)
+
+    def move_to(self, done: int) -> None:
+        """Say how much is done in all."""
+        self.done = done
+        self.show()
+
+    def _show_plainly(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= PLAIN_INTERVAL_S:
+            self._last = now
+            line = progress_line(self._title, self.done, self._total, self.rate, self._unit)
+            self._reporter.say("  " + line)
+
+    def close(self) -> None:
+        """Say in one line what was done and how long it took."""
+        elapsed = time.monotonic() - self._start
+        self._reporter.say(f"  {self._title}: {self.done} {self._unit}".rstrip() + f" in {elapsed:.0f} s")
 
 
 def progress_line(description: str, done: int, total: int | None, rate: float, unit: str) -> str:

@@ -21,7 +21,7 @@ from coderl.stages.stage import Facts, ModelFolder, ModelSource, Programs, Shown
 from coderl.types import InputError, Problem, Program, ProgramKind, Verdict
 
 
-@stage
+@stage(is_shared=True)
 def critic_sample(
     work: Work,
     *,
@@ -75,7 +75,7 @@ def critic_sample(
             candidates.write(index, [candidate for result in results for candidate in result.candidates])
             searches.write(index, results)
             returned.write(index, [program for result in results for program in result.programs])
-    return _facts(candidates, searches)
+    return work.facts(lambda: _facts(candidates, searches))
 
 
 def tools_of(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ MAX_FAULT_RATE = 0.05
 NOT_COSTS = tuple(column.name for column in tables.columns_of(Verdict) if column.name not in CLOCKS)
 
 
-@stage
+@stage(is_shared=True)
 def execute(
     work: Work,
     *,
@@ -48,50 +49,46 @@ def execute(
     parts = tables.parts_of(programs / "programs")
     if not parts:
         raise InputError(f"{programs}: no programs in it")
-    mine = list(enumerate(parts))[work.rank :: work.num_processes]
     verdicts = tables.PartedTable(work.folder / "verdicts", JUDGED, without=CLOCKS)
     costs = tables.PartedTable(work.folder / "costs", JUDGED, without=NOT_COSTS)
-    todo = [(index, part) for index, part in mine if not verdicts.has(index)]
-    num_programs = sum(tables.num_rows(part) for _, part in mine)
-    num_done = num_programs - sum(tables.num_rows(part) for _, part in todo)
-    if todo:
-        by_id = {p.problem.problem_id: p for p in problems}
-        with open_executor(config) as executor:
-            stream = _run_parts(executor, todo, (verdicts, costs), by_id, tests)
-            for _ in work.reporter.track(stream, "running tests", total=num_programs, unit="programs", done=num_done):
-                pass
+    sizes = [tables.num_rows(part) for part in parts]
+    by_id = {p.problem.problem_id: p for p in problems}
+    num_seen = num_faults = 0
+    with ExitStack() as stack:
+        executor: JobRunner | None = None
+        for index, part in work.parts(verdicts, parts, "running tests", "programs", sizes):
+            executor = executor or stack.enter_context(open_executor(config))
+            judged = _run_part(executor, part, by_id, tests, work.did)
+            faults = [v.fault for _, v in judged if v.fault is not None and not is_fault_of_a_test(v.fault)]
+            num_seen, num_faults = num_seen + len(judged), num_faults + len(faults)
+            if num_faults > max(MAX_FAULT_RATE * num_seen, 3):
+                raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {faults[-1]}")
+            costs.write(index, judged)
+            verdicts.write(index, judged)  # last: a part is done when its verdicts are there
+    return work.facts(lambda: _facts(verdicts, costs, sum(sizes)))
+
+
+def _run_part(
+    executor: JobRunner, part: Path, by_id: dict[str, LabelledProblem], tests: str, did: Callable[[], None]
+) -> list[tuple[ProgramKey, Verdict]]:
+    """Return the verdicts on the programs of a part of a table that have tests.
+
+    Only one part's programs are held at a time, and their tokens, which no test needs, never.
+    """
+    rows = [(row.key, _job(row, by_id, tests)) for row in tables.read_table(part, Program, without=["tokens"])]
+    tested = [(key, job) for key, job in rows if job is not None]
+    judged: list[tuple[ProgramKey, Verdict]] = []
+    for (key, _), verdict in zip(tested, executor.run(job for _, job in tested), strict=True):
+        judged.append((key, verdict))
+        did()
+    return judged
+
+
+def _facts(verdicts: tables.PartedTable, costs: tables.PartedTable, num_programs: int) -> Facts:
     outcomes = outcome_counts(verdicts.folder)
     spent = sum(float(b["cpu_s"].to_numpy().sum()) for b in tables.read_columns(costs.folder, JUDGED, ["cpu_s"]))
     num_untested = num_programs - sum(outcomes.values())
     return {"outcomes": outcomes, "num_untested": num_untested, "sandbox_cpu_s": round(spent, 2)}
-
-
-def _run_parts(
-    executor: JobRunner,
-    parts: Iterable[tuple[int, Path]],
-    written: tuple[tables.PartedTable, tables.PartedTable],
-    by_id: dict[str, LabelledProblem],
-    tests: str,
-) -> Iterator[None]:
-    """Run the programs of each part of a table, one a step, writing a part once all of it is there.
-
-    Only one part's programs are held at a time, and their tokens, which no test needs, never.
-    """
-    num_seen = num_faults = 0
-    for index, part in parts:
-        rows = [(row.key, _job(row, by_id, tests)) for row in tables.read_table(part, Program, without=["tokens"])]
-        tested = [(key, job) for key, job in rows if job is not None]
-        judged: list[tuple[ProgramKey, Verdict]] = []
-        for (key, _), verdict in zip(tested, executor.run(job for _, job in tested), strict=True):
-            judged.append((key, verdict))
-            yield
-        faults = [v.fault for _, v in judged if v.fault is not None and not is_fault_of_a_test(v.fault)]
-        num_seen, num_faults = num_seen + len(tested), num_faults + len(faults)
-        if num_faults > max(MAX_FAULT_RATE * num_seen, 3):
-            raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {faults[-1]}")
-        verdicts, costs = written
-        costs.write(index, judged)
-        verdicts.write(index, judged)  # last: a part is done when its verdicts are there
 
 
 def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job | None:

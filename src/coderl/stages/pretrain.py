@@ -52,7 +52,7 @@ def refuse_unfinished(corpus: Path) -> None:
         raise InputError(f"{corpus}: {missing[0]} is missing")
 
 
-@stage
+@stage(is_shared=True)
 def pretrain(
     work: Work,
     *,
@@ -106,8 +106,8 @@ def pretrain(
         if config.corpus:
             facts[objective] |= _validation_facts(work.folder / objective)
             if objective != objectives[-1][0]:
-                model.save(work.folder / objective / "model")
-    model.save(work.folder / "model")
+                work.save(model, f"{objective}/model")
+    work.save(model)
     return facts
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from coderl import records
+from coderl import processes, records
 from coderl.engines.settings import SampleConfig
 from coderl.recipe import RECIPE, RunConfig
 from coderl.stages import split_problems as problems
@@ -27,6 +27,7 @@ from coderl.stages.execute import execute
 from coderl.stages.gather import gather
 from coderl.stages.illustrate import illustrate
 from coderl.stages.init import init
+from coderl.stages.learn_online import learn_online
 from coderl.stages.pretrain import pretrain
 from coderl.stages.rank import rank
 from coderl.stages.report import write_report
@@ -43,6 +44,8 @@ from coderl.stages.warm_start import warm_start
 from coderl.training.settings import CriticConfig
 from coderl.types import LabelledProblem, Problem
 
+ONLINE = "online"
+"""Where online learning stands in the run directory."""
 MORE_SAMPLES = 1.5
 """Plain samples drawn beside those of the first round, in first rounds: a search costs two to three."""
 
@@ -83,22 +86,23 @@ def run(config: RunConfig, folder: Path, reporter: Reporter) -> Path:
         InputError: the directory holds a run of another configuration or another process works in it, or the problems
             cannot be used.
     """
-    with records.locked(folder):
+    group = processes.group()
+    with group.held_by_main(lambda: records.locked(folder)):
         if config.num_threads:
             torch.set_num_threads(config.num_threads)
         this = Run(folder, config, reporter, total=len(plan(config)))
         this.do(problems.split_problems, "problems", config=config.problems)
         this.splits = splits = problems.kept_splits(folder / "problems")
-        if not (folder / RECIPE).exists():
-            records.write_json(folder / RECIPE, config.model_dump(mode="json"))
+        settings = config.model_dump(mode="json")
+        group.on_main(lambda: (folder / RECIPE).exists() or records.write_json(folder / RECIPE, settings))
         reporter.say(
             f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with "
             f"tests), {len(splits.validation)} validation, {len(splits.test)} test"
         )
         this.config = _with_store(config, folder)
         method(this)
-        records.write_json(folder / RECIPE, config.model_dump(mode="json"))
-        return write_report(folder, this.config, splits.test, reporter)
+        group.on_main(lambda: records.write_json(folder / RECIPE, settings))
+        return group.on_main(lambda: write_report(folder, this.config, splits.test, reporter))
 
 
 def plan(config: RunConfig) -> list[str]:
@@ -109,8 +113,11 @@ def plan(config: RunConfig) -> list[str]:
 
 
 def _with_store(config: RunConfig, folder: Path) -> RunConfig:
-    """Return the config with a store of verdicts in the run directory, unless it names one."""
-    if config.execution.store_path is not None:
+    """Return the config with a store of verdicts in the run directory, unless it names one.
+
+    Processes on several machines share none: sqlite does not work over a network file system.
+    """
+    if config.execution.store_path is not None or processes.environment_size() > processes.num_local():
         return config
     execution = config.execution.model_copy(update={"store_path": folder / "verdicts.sqlite"})
     return config.model_copy(update={"execution": execution})
@@ -198,12 +205,24 @@ def reinforced(run: Run, warm: Path | str) -> Path | str:
         actor = _updated(run, name, actor, warm, replay)
         if _judge(run, selection, name, actor):
             break
+    if config.online:
+        actor = _online(run, actor)
+        _judge(run, selection, ONLINE, actor)
     if pool is not None and pool.scores:
         shown = {"programs": pool.programs, "verdicts": pool.verdicts, "where": name, "prompt": config.prompt}
         run.do(illustrate, f"{name}/illustrate", critic=critic, problems=bare(pool.problems), **shown)
     if selection is None or not selection.rates:
         return actor
     return selection.actors[selection.kept]
+
+
+def _online(run: Run, actor: Path | str) -> Path:
+    """Return the actor after online learning."""
+    config, splits = run.config, run.splits
+    validation = splits.validation if config.online and config.online.training.optim.validate_every_steps else []
+    learnt = {"config": config.online, "execution": config.execution, "prompt": config.prompt}
+    given = {"problems": splits.tested, "validation": validation, "seed": run.seed(ONLINE), **learnt}
+    return run.do(learn_online, ONLINE, actor=actor, **given) / "model"
 
 
 def _init_of(critic: CriticConfig, warm: Path | str) -> Path | str:
@@ -223,7 +242,7 @@ def _judge(run: Run, selection: Selection | None, name: str, actor: Path | str) 
     if run.is_plan:
         return False
     selection.judge(name, actor, pass_rates(rollouts_of(pool.programs, pool.verdicts)))
-    selection.write(run.folder / SELECTION)
+    processes.group().on_main(lambda: selection.write(run.folder / SELECTION))
     run.reporter.say("  " + selection.line())
     return selection.has_dropped
 
@@ -363,7 +382,7 @@ def _control_beside(run: Run, warm: Path | str) -> Iterator[None]:
     """Train and evaluate the control after what the caller does, or in a process beside it."""
     if not (run.config.evaluation.ce_control and run.config.warm_start):
         yield
-    elif run.config.evaluation.control_beside and not run.is_plan:
+    elif run.config.evaluation.control_beside and not run.is_plan and processes.group().num_processes == 1:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             quiet = run.reporter.console.quiet
@@ -404,7 +423,7 @@ def more_cross_entropy(run: Run, warm: Path | str) -> Path:
     steps = run.config.evaluation.ce_control_steps
     limits: dict[str, Any] = {"num_epochs": None, "num_steps": steps, "seed": run.seed("control")}
     if steps is None and not run.is_plan:
-        limits["max_tokens"] = max(_tokens_of_rounds(run.folder), 1)
+        limits["max_tokens"] = processes.group().on_main(lambda: max(_tokens_of_rounds(run.folder), 1))
     optim = run.config.warm_start.optim.model_copy(update=limits)
     more = run.config.warm_start.model_copy(update={"optim": optim})
     given = {"problems": run.splits.solved, "config": more, "prompt": run.config.prompt}
@@ -413,5 +432,7 @@ def more_cross_entropy(run: Run, warm: Path | str) -> Path:
 
 def _tokens_of_rounds(folder: Path) -> int:
     """Return the tokens that all rounds drew and trained on; drawing one counts as much as training on one."""
-    facts = [records.facts_of(p.parent) for p in folder.glob(f"round-*/*/{records.MANIFEST}")]
-    return sum(f.get("num_tokens", 0) + f.get("num_trained_tokens", 0) for f in facts)
+    stages = [*folder.glob(f"round-*/*/{records.MANIFEST}"), *folder.glob(f"{ONLINE}/{records.MANIFEST}")]
+    facts = [records.facts_of(path.parent) for path in stages]
+    counted = ("num_tokens", "num_trained_tokens", "num_drawn_tokens")
+    return sum(f.get(name, 0) for f in facts for name in counted)

@@ -10,7 +10,7 @@ from coderl.stages.stage import Facts, ModelSource, Shown, Work, chunks, derive_
 from coderl.types import Program
 
 
-@stage
+@stage(is_shared=True)
 def sample(
     work: Work,
     *,
@@ -39,8 +39,10 @@ def sample(
         drawn = actor_.sample(chunk, num_samples=config.num_samples, seed=derive_seed(seed, index))
         rows = [program for programs in drawn for program in programs]
         table.write(index, rows + (actor_.greedy(chunk) if greedy else []))
-    if not problems:
-        return {"num_programs": 0, "num_tokens": 0}
+    return work.facts(lambda: _facts(table) if problems else {"num_programs": 0, "num_tokens": 0})
+
+
+def _facts(table: tables.PartedTable) -> Facts:
     batches = tables.read_columns(table.folder, Program, ["tokens"])
     num_tokens = sum(len(batch["tokens"].flatten()) for batch in batches)
     return {"num_programs": tables.num_rows(table.folder), "num_tokens": num_tokens}

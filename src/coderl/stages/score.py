@@ -14,7 +14,7 @@ from coderl.stages.stage import Facts, ModelFolder, Programs, Shown, Verdicts, W
 from coderl.types import Program
 
 
-@stage
+@stage(is_shared=True)
 def score(
     work: Work,
     *,
@@ -43,7 +43,7 @@ def score(
         prompts = {i: prompt_tokens(model.model, by_id[i], prompt) for i in {p.problem_id for p in chosen}}
         found = values(model, [prompts[p.problem_id] for p in chosen], [p.tokens for p in chosen], batch_size=128)
         table.write(index, ((p.key, one) for p, one in zip(chosen, found, strict=True)))
-    return {"num_programs": tables.num_rows(table.folder) if parts else 0}
+    return work.facts(lambda: {"num_programs": tables.num_rows(table.folder) if parts else 0})
 
 
 def _programs_in(part: Path) -> list[Program]:

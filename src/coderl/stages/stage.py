@@ -16,14 +16,16 @@ import sys
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from coderl import records
+from coderl import processes, records
+from coderl.processes import Group
 from coderl.records import StageFolder
 from coderl.settings import Incidental, decisive
-from coderl.stages.console import Reporter
+from coderl.stages.console import Bar, Reporter
 from coderl.tables import PartedTable
 from coderl.types import InputError, LabelledProblem, Problem
 
@@ -137,16 +139,21 @@ def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 # -------------------------------------------------------------------------------------------------------------- work
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """What the function of a stage is given besides its inputs and settings."""
 
     folder: Path
     """Where it writes."""
     reporter: Reporter
-    rank: int = 0
-    """Which of the processes that share the stage this is."""
-    num_processes: int = 1
+    group: Group = field(default_factory=processes.Group)
+    """The processes that share the stage."""
+    _bar: Bar | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """True in the process that writes what there is one of: in a shared stage, all but parts."""
+        return self.group.is_main
 
     @property
     def checkpoints(self) -> Path:
@@ -154,25 +161,63 @@ class Work:
         return self.folder / ".checkpoints"
 
     def parts(
-        self, table: PartedTable, parts: Sequence[Item], title: str, unit: str = "chunks"
+        self,
+        table: PartedTable,
+        parts: Sequence[Item],
+        title: str,
+        unit: str = "chunks",
+        sizes: Sequence[int] | None = None,
     ) -> Iterator[tuple[int, Item]]:
-        """Yield the parts that this process has still to write to a table, with their numbers, and show progress."""
-        mine = list(enumerate(parts))[self.rank :: self.num_processes]
-        todo = [(index, part) for index, part in mine if not table.has(index)]
-        yield from self.reporter.track(todo, title, total=len(mine), unit=unit, done=len(mine) - len(todo))
+        """Yield, with their numbers, the parts of a table that this process is to write, and show progress.
+
+        Parts that were written before are left out. Several processes share the rest; when the last part has been
+        yielded, all wait until every part is there.
+
+        Args:
+            table: a part is done when it has it.
+            parts: what each is made from.
+            title: what is being done.
+            unit: what `sizes` count.
+            sizes: how much each part is, for a stage that says within a part what it `did`.
+        """
+        sizes = [1] * len(parts) if sizes is None else sizes
+        todo = self.group.on_main(lambda: [index for index in range(len(parts)) if not table.has(index)])
+        done = sum(sizes) - sum(sizes[index] for index in todo)
+        ends = [done, *(done + size for size in accumulate(sizes[index] for index in todo))]
+        with self.reporter.progress(title, total=sum(sizes), unit=unit, done=done) as self._bar:
+            for number, index in self.group.deal(todo):
+                self._bar.move_to(ends[number])  # another process may have done those before
+                yield index, parts[index]
+            self.group.gather(None)
+            self._bar.move_to(ends[-1])
+        self._bar = None
+        self.group.wait_for_files([table.part(index) for index in todo])
+
+    def did(self, count: int = 1) -> None:
+        """Show that so much of the part under way is done."""
+        if self._bar is not None:
+            self._bar.advance(count)
+
+    def facts(self, function: Callable[[], Facts]) -> Facts:
+        """Return the facts that a function counts, in the process where they are written down; elsewhere none."""
+        return function() if self.is_main else {}
+
+    def save(self, network: Any, name: str = "model") -> None:
+        """Write a network that all processes have trained to a folder of the stage."""
+        self.group.on_main(lambda: network.save(self.folder / name))
 
     def log_steps(self, steps: Iterable[Any], title: str, *, total: int | None = None, below: str = "") -> Facts:
         """Run a training to its end, with the figures of each update in `metrics.jsonl`; return its facts."""
         path = self.folder / below / "metrics.jsonl"
-        done = {record["step"] for record in records.read_jsonl(path)}
-        last = None
-        for last in self.reporter.track(steps, title, total=total, unit="updates"):
-            if last.step not in done:
-                records.append_jsonl(path, last.record())
-        if last is None:
+        noted = {record["step"] for record in records.read_jsonl(path)}
+        for step in self.reporter.track(steps, title, total=total, unit="updates"):
+            if self.is_main and step.step not in noted:
+                records.append_jsonl(path, step.record())
+        last = records.read_jsonl(path)[-1:] if self.is_main else []  # also where an earlier run took the last step
+        if not last:
             return {"num_steps": 0}
-        spent = {"num_trained_tokens": last.num_tokens, "update_cpu_s": round(last.cpu_s, 2)}
-        return {"num_steps": last.step, "last_loss": round(last.loss, 4), **spent}
+        spent = {"num_trained_tokens": last[0]["num_tokens"], "update_cpu_s": round(last[0]["cpu_s"], 2)}
+        return {"num_steps": last[0]["step"], "last_loss": round(last[0]["loss"], 4), **spent}
 
 
 # ------------------------------------------------------------------------------------------------------------- stage
@@ -183,6 +228,8 @@ class Stage:
     """A declared stage. Called with a folder, its inputs and its settings, it does what is left to do there."""
 
     function: Callable[..., Facts]
+    is_shared: bool = False
+    """Whether several processes do it together, part by part or update by update; else the main one does it alone."""
     inputs: dict[str, Input] = field(init=False)
     settings: dict[str, Any] = field(init=False)
     """Setting -> its type, marks included."""
@@ -228,27 +275,45 @@ class Stage:
         """
         bound = self.signature.bind(**given)
         bound.apply_defaults()
-        reporter, title = reporter or Reporter(), title or out.name
-        settings, hashes = self.request(bound.arguments)
+        work = Work(out, reporter or Reporter(), processes.group())
+        self._do(work, title or out.name, bound.arguments)
+        manifest = work.group.on_main(lambda: records.read_json(out / records.MANIFEST))
+        work.group.wait_for_files([out / name for name in manifest["outputs"]])
+        return manifest["facts"]
+
+    def _do(self, work: Work, title: str, given: dict[str, Any]) -> None:
+        folder, is_complete = work.group.on_main(lambda: self._open(work.folder, given))
+        if not is_complete:
+            with work.group.held_by_main(lambda: records.locked(work.folder)):
+                if not work.group.on_main(lambda: folder.is_complete):
+                    work.reporter.say(title)
+                    self._work(folder, work, given)
+                    return
+        work.reporter.say(f"{title}: done before")
+
+    def _open(self, out: Path, given: dict[str, Any]) -> tuple[StageFolder, bool]:
+        settings, hashes = self.request(given)
         folder = StageFolder.open(out, config=settings, inputs=hashes)
-        if not folder.is_complete:
-            with records.locked(out):
-                if not folder.is_complete:
-                    reporter.say(title)
-                    self._work(folder, Work(folder.path, reporter), bound.arguments)
-                    return records.facts_of(out)
-        reporter.say(f"{title}: done before")
-        return records.facts_of(out)
+        return folder, folder.is_complete
 
     def _work(self, folder: StageFolder, work: Work, given: dict[str, Any]) -> None:
         wall, cpu = time.monotonic(), time.process_time()
         try:
-            facts = self.function(work, **given)
+            if self.is_shared:
+                facts = self.function(work, **given)
+            else:
+                facts = work.group.on_main(lambda: self._alone(work, given))
         except InputError:
-            folder.discard_if_empty()
+            if work.is_main:
+                folder.discard_if_empty()
             raise
-        spent = {"wall_s": round(time.monotonic() - wall, 2), "cpu_s": round(time.process_time() - cpu, 2)}
-        folder.finish({**facts, **spent})
+        cpu_s = sum(work.group.gather(time.process_time() - cpu))
+        spent = {"wall_s": round(time.monotonic() - wall, 2), "cpu_s": round(cpu_s, 2)}
+        work.group.on_main(lambda: folder.finish({**facts, **spent}))
+
+    def _alone(self, work: Work, given: dict[str, Any]) -> Facts:
+        with processes.alone():
+            return self.function(replace(work, group=processes.group()), **given)
 
     # ------------------------------------------------------------------------------------------------- the command
 
@@ -300,9 +365,13 @@ class Stage:
         return [p.problem for p in found] if mark.is_bare else found, num_bad
 
 
-def stage(function: Callable[..., Facts]) -> Stage:
+@typing.overload
+def stage(function: Callable[..., Facts]) -> Stage: ...
+@typing.overload
+def stage(*, is_shared: bool) -> Callable[[Callable[..., Facts]], Stage]: ...
+def stage(function: Callable[..., Facts] | None = None, *, is_shared: bool = False) -> Any:
     """Declare a stage: see the module."""
-    return Stage(function)
+    return Stage(function, is_shared) if function else lambda declared: Stage(declared, is_shared)
 
 
 def command(name: str) -> Callable[[Function], Function]:

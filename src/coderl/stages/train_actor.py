@@ -35,7 +35,7 @@ class TrainedSample:
     """Of its tokens; 0 for a sample that could not move the actor and cost no step."""
 
 
-@stage
+@stage(is_shared=True)
 def train_actor(
     work: Work,
     *,
@@ -81,7 +81,7 @@ def train_actor(
         if config.clip_range is not None:
             found = staged.with_log_probs(networks.language_model(policy), found)
         samples = found + samples
-    _write_samples(work.folder, samples)
+    work.group.on_main(lambda: _write_samples(work.folder, samples))
     solutions = solution_examples(loaded, problems)
     anchor = networks.language_model(actor if reference is None else reference)
     facts: Facts = sample_canaries(pools[-1])
@@ -90,7 +90,7 @@ def train_actor(
     steps = staged.train_actor(loaded.model, samples, solutions, config, **given)
     facts |= work.log_steps(steps, f"actor on {len(samples)} samples", total=config.optim.num_steps)
     facts["kl_to_reference"] = kl_to_reference(loaded.model, anchor, samples)
-    loaded.model.save(work.folder / "model")
+    work.save(loaded.model)
     num_idle = sum(not any(s.token_returns) for s in samples)
     facts |= {"num_samples": len(samples), "zero_return_share": num_idle / max(len(samples), 1)}
     for line in canary_lines(facts):

@@ -23,7 +23,7 @@ from coderl.training.settings import CriticConfig
 from coderl.types import InputError, LabelledProblem, Outcome, Rollout
 
 
-@stage
+@stage(is_shared=True)
 def train_critic(
     work: Work,
     *,
@@ -62,9 +62,9 @@ def train_critic(
     )
     limit = config.training.optim and config.training.optim.num_steps
     facts = work.log_steps(steps, f"critic on {len(examples)} programs", total=limit)
-    critic.save(work.folder / "model")
+    work.save(critic)
     facts |= {"num_programs": num_copies(examples), "num_distinct": len(examples)}
-    return {**facts, "temperature": critic.temperature.item(), **_measure(critic, held_out, work.folder)}
+    return {**facts, "temperature": critic.temperature.item(), **_measure(critic, held_out, work)}
 
 
 @stage
@@ -91,7 +91,7 @@ def measure_critic(
     model = networks.critic(critic)
     everything = CriticConfig(held_out=0.0)
     examples, _, _ = critic_examples(model.model, pooled(programs, verdicts), problems, everything, prompt)
-    return _measure(model, examples, work.folder)
+    return _measure(model, examples, work)
 
 
 def pooled(programs: Sequence[Path], verdicts: Sequence[Path]) -> list[Rollout]:
@@ -155,12 +155,12 @@ def held_out_part(problem_id: str, share: float) -> int:
     return 2 if place < share / 2 else 1 if place < share else 0
 
 
-def _measure(critic: Critic, held_out: Sequence[CriticExample], folder: Path) -> Facts:
+def _measure(critic: Critic, held_out: Sequence[CriticExample], work: Work) -> Facts:
     if not held_out:
         return {"num_held_out": 0}
     examples = [e for e in held_out for _ in range(e.num_copies)]
     scores = values(critic, [e.prompt for e in examples], [e.program for e in examples], batch_size=64)
     measured = critic_report(scores, [e.outcome for e in examples])
-    records.write_json(folder / "calibration.json", records.plain(measured))
+    work.group.on_main(lambda: records.write_json(work.folder / "calibration.json", records.plain(measured)))
     names = ("accuracy", "majority_accuracy", "auroc", "calibration_error", "prefix_auroc")
     return {"num_held_out": len(examples), **{name: getattr(measured, name) for name in names}}

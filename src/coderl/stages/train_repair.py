@@ -18,7 +18,7 @@ from coderl.training.warm_start import warm_start
 from coderl.types import InputError, LabelledProblem, Outcome, Problem, Rollout
 
 
-@stage
+@stage(is_shared=True)
 def train_repair(
     work: Work,
     *,
@@ -59,7 +59,7 @@ def train_repair(
         steps = warm_start(loaded.model, examples, config.training, checkpoint_dir=work.checkpoints)
         title = f"repairing {len(examples)} failed programs"
         facts |= work.log_steps(steps, title, total=config.training.optim.num_steps)
-    loaded.model.save(work.folder / "model")
+    work.save(loaded.model)
     return facts
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -19,7 +20,7 @@ from coderl.recipe import load_recipe
 from coderl.stages.console import Reporter
 from coderl.types import InputError
 
-CLOCKS = frozenset({"cpu_s", "wall_s"})
+CLOCKS = frozenset({"cpu_s", "wall_s", "update_cpu_s", "sandbox_cpu_s"})
 """Columns and figures that no two runs share."""
 CLOCK_TABLES = frozenset({"costs"})
 BOUNDS = [
@@ -115,9 +116,10 @@ def _run(recipe: Path, flags: Sequence[str], run_dir: Path, *, kill_after: int |
 
 
 def compare(one: Path, other: Path) -> list[Comparison]:
-    """Return, for each stage of two runs, whether weights, tables and logged figures are the same.
+    """Return, for each stage of two runs, whether all its files are the same, byte for byte, times left out.
 
-    Times are left out; so are manifests, whose hashes follow from the files.
+    Times are the columns, figures and facts named in `CLOCKS`, the tables of costs, and in a manifest the hashes of
+    files that hold such.
     """
     stages = sorted({p.parent.relative_to(run) for run in (one, other) for p in run.rglob(records.MANIFEST)})
     found = []
@@ -131,8 +133,12 @@ def compare(one: Path, other: Path) -> list[Comparison]:
 def _compared(stage: Path) -> list[Path]:
     if not (stage / records.MANIFEST).exists():
         return []
-    files = [p for p in records.visible_files(stage) if p.parent.name not in CLOCK_TABLES]
-    return [p for p in files if p.suffix in {".safetensors", ".parquet", ".jsonl"} or p.name == "calibration.json"]
+    return [p for p in records.visible_files(stage) if p.parent.name not in CLOCK_TABLES and _stage_of(p) == stage]
+
+
+def _stage_of(file: Path) -> Path:
+    """Return the stage that a file belongs to: the stages of an evaluation lie in folders of their own."""
+    return next(folder for folder in file.parents if (folder / records.MANIFEST).exists())
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -145,7 +151,22 @@ def _is_same(one: Path, other: Path) -> bool:
     if one.name == "metrics.jsonl":
         lines = [records.read_jsonl(path) for path in (one, other)]
         return _without_clocks(lines[0]) == _without_clocks(lines[1])
+    if one.name == records.MANIFEST:
+        return _without_times(records.read_json(one)) == _without_times(records.read_json(other))
     return records.hash_path(one) == records.hash_path(other)
+
+
+def _without_times(manifest: dict[str, Any]) -> Any:
+    """Return a manifest without times, and without the hashes of files that hold times."""
+    hashes = manifest.get("outputs", {})
+    kept = {n: h for n, h in hashes.items() if Path(n).name != "metrics.jsonl" and Path(n).parts[0] not in CLOCK_TABLES}
+    return _without_clock_facts({**manifest, "outputs": kept})
+
+
+def _without_clock_facts(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_clock_facts(each) for name, each in value.items() if name not in CLOCKS}
 
 
 def _without_clocks(lines: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -14,7 +14,7 @@ from coderl.training.settings import WarmStartConfig
 from coderl.types import InputError, LabelledProblem
 
 
-@stage
+@stage(is_shared=True)
 def warm_start(
     work: Work,
     *,
@@ -42,7 +42,7 @@ def warm_start(
         raise InputError(f"none of the {len(problems)} problems has a reference solution to start from")
     steps = training.warm_start(loaded.model, examples, config, checkpoint_dir=work.checkpoints)
     facts = work.log_steps(steps, f"cross-entropy on {len(examples)} solutions", total=config.optim.num_steps)
-    loaded.model.save(work.folder / "model")
+    work.save(loaded.model)
     return facts
 
 

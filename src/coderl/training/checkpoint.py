@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
+from coderl import processes
+from coderl.processes import Group
 from coderl.records import atomic_dir, read_json, write_json
 from coderl.types import InputError
 
@@ -41,31 +42,40 @@ class Progress:
     """True once validation has not improved for `patience` times."""
 
 
-def save(accelerator: Accelerator, folder: Path, progress: Progress, fingerprint: dict[str, Any]) -> None:
-    """Write the checkpoint of `progress.step` under `folder` and delete all but the last two."""
-    with _shared_atomic_dir(accelerator, folder / f"step-{progress.step:08d}") as temporary:
+def save(
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    fingerprint: dict[str, Any],
+    state: dict[str, Any] | None = None,
+) -> None:
+    """Write the checkpoint of `progress.step`, with what else the run remembers, and delete all but the last two."""
+    group = processes.group()
+    with _shared_atomic_dir(group, folder / f"step-{progress.step:08d}") as temporary:
         with _without_warnings("accelerate.utils.other"):  # at every save it names the tied embeddings, which are fine
             accelerator.save_state(str(temporary), safe_serialization=True)
-        if accelerator.is_main_process:
-            write_json(temporary / PROGRESS_FILE, {"fingerprint": fingerprint, "progress": asdict(progress)})
-    if accelerator.is_main_process:
+        if group.is_main:
+            write_json(
+                temporary / PROGRESS_FILE, {"fingerprint": fingerprint, "progress": asdict(progress), "state": state}
+            )
+    if group.is_main:
         for old in sorted(folder.glob("step-*"))[:-NUM_KEPT]:
             shutil.rmtree(old)
 
 
-def restore(accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any]) -> Progress:
-    """Return where the run in `folder` stands, having loaded its last checkpoint; a fresh start where there is none.
+def restore(
+    accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any]
+) -> tuple[Progress, dict[str, Any] | None]:
+    """Return where the run in `folder` stands and what it remembers, having loaded its last checkpoint.
+
+    A fresh start where there is none.
 
     Raises:
         InputError: the checkpoint belongs to other settings, another model or other examples.
     """
-    if accelerator.is_main_process:
-        for torn in folder.glob(".*.tmp"):  # what a kill left of a checkpoint that was being written
-            shutil.rmtree(torn, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    found = sorted(folder.glob(f"step-*/{PROGRESS_FILE}"))
+    found = processes.group().on_main(lambda: _whole_checkpoints(folder))
     if not found:
-        return Progress()
+        return Progress(), None
     record = read_json(found[-1])
     differing = [key for key in fingerprint if record["fingerprint"].get(key) != fingerprint[key]]
     if differing:
@@ -74,18 +84,24 @@ def restore(accelerator: Accelerator, folder: Path, fingerprint: dict[str, Any])
         )
     accelerator.load_state(str(found[-1].parent))
     known = {f.name for f in fields(Progress)}
-    return Progress(**{key: value for key, value in record["progress"].items() if key in known})
+    progress = Progress(**{key: value for key, value in record["progress"].items() if key in known})
+    return progress, record.get("state")
+
+
+def _whole_checkpoints(folder: Path) -> list[Path]:
+    """Return the notes of the checkpoints in a folder, oldest first, and remove what a kill left of others."""
+    for torn in folder.glob(".*.tmp"):
+        shutil.rmtree(torn, ignore_errors=True)
+    return sorted(folder.glob(f"step-*/{PROGRESS_FILE}"))
 
 
 @contextmanager
-def _shared_atomic_dir(accelerator: Accelerator, path: Path) -> Iterator[Path]:
+def _shared_atomic_dir(group: Group, path: Path) -> Iterator[Path]:
     """Yield to every process the one temporary folder that the main process makes and, when all are done, renames."""
-    with atomic_dir(path) if accelerator.is_main_process else nullcontext(path) as temporary:
-        shared = [str(temporary)]
-        broadcast_object_list(shared)
-        yield Path(shared[0])
-        accelerator.wait_for_everyone()
-    accelerator.wait_for_everyone()
+    with ExitStack() as stack:
+        yield group.on_main(lambda: stack.enter_context(atomic_dir(path)))
+        group.gather(None)
+    group.gather(None)
 
 
 @contextmanager

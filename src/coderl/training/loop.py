@@ -2,8 +2,13 @@
 
 Every training stage is this loop with another loss. It runs on `accelerate`, so that `accelerate launch` gives it many
 processes and mixed precision. What a run does depends on its settings and examples alone: the order of examples comes
-from (seed, epoch) and the dropout of a step from (seed, step), so that a run that was killed and resumed ends with the
-same weights, bit for bit on a CPU, whatever the caller does between steps.
+from (seed, epoch) and the dropout of a part of a batch from (seed, step, part), so that a run that was killed and
+resumed ends with the same weights, bit for bit on a CPU, whatever the caller does between steps.
+
+On CPUs that holds for any number of processes. A batch is worked off in `gradient_accumulation_steps` parts, which the
+processes share, and gradients are added in the order of the parts (`gradients.OrderedSum`). A batch of one part is
+worked off by every process alike. On GPUs a batch has that many parts for each process, and sums are as equal as
+rounding lets them be.
 """
 
 from __future__ import annotations
@@ -12,24 +17,27 @@ import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, DistributedType
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from coderl import processes
 from coderl.records import atomic_path
 from coderl.training import checkpoint
 from coderl.training.checkpoint import Progress
+from coderl.training.gradients import OrderedSum
 from coderl.training.optim import build_optimiser, fraction_done, learning_rate, plan_batches, suitable_rate
 from coderl.training.settings import OptimConfig
+from coderl.types import InputError
 
 E = TypeVar("E")
 LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
@@ -37,6 +45,19 @@ LossFn = Callable[..., tuple[Tensor, dict[str, float]]]
 the function divides by the size of `whole` instead, of which `examples` are a part: then the loss of a batch does not
 depend on how it is split over processes and accumulation steps."""
 Validate = Callable[[], dict[str, float]]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Examples that depend on what came before them, which is kept in a run's checkpoints."""
+
+    def state(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` returned."""
+        ...
 
 
 class StoredExamples(Sequence[E]):
@@ -105,7 +126,8 @@ def train(
     Args:
         model: the weights to move, those that require a gradient.
         examples: fixed, or a function of the epoch (0 for the first) that draws that epoch's; resuming needs it to
-            return the same for the same epoch. `StoredExamples` need not be in memory.
+            return the same for the same epoch. `StoredExamples` need not be in memory; what `Stateful` ones remember
+            from one epoch to the next is kept in the checkpoints.
         loss_fn: see `LossFn`.
         config: when to end, at what rate, in which order.
         checkpoint_dir: where to leave checkpoints; a run found there is resumed, a finished one only loaded.
@@ -119,6 +141,7 @@ def train(
     draw = examples if callable(examples) else lambda epoch: examples
     config = suitable_rate(config, model)
     run = _Run(model, loss_fn, config, checkpoint_dir, validate)
+    run.state = examples if isinstance(examples, Stateful) else None
     run.resume(num_examples=None if callable(examples) else len(examples))
     progress = run.progress
     while not run.is_done():
@@ -130,6 +153,7 @@ def train(
         for rows in plan[progress.num_batches_done :]:
             metrics = run.update([drawn[i] for i in rows], len(plan), length_of)
             yield run.close_step(metrics)
+            run.save_where_due()  # after the caller has noted the step, or a kill between the two would lose the note
             if run.is_done():
                 break
     run.finish()
@@ -165,6 +189,20 @@ class _Objective(nn.Module, Generic[E]):
         return loss * share, {name: value * share for name, value in metrics.items()}
 
 
+def _refuse_sharded(accelerator: Accelerator) -> None:
+    """Refuse the launchers' ways to spread one model over processes.
+
+    Raises:
+        InputError: accelerate was told to use FSDP, DeepSpeed or another.
+    """
+    kinds = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if accelerator.distributed_type not in kinds:
+        raise InputError(
+            f"accelerate is set to {accelerator.distributed_type.value}: coderl trains with a whole model in each "
+            "process; launch it with torchrun, or with accelerate's multi_gpu or multi_cpu"
+        )
+
+
 class _Run:
     """The state of one call of `train`."""
 
@@ -176,14 +214,24 @@ class _Run:
         checkpoint_dir: Path | None,
         validate: Validate | None,
     ):
+        self.group = processes.group()
         AcceleratorState._reset_state()  # an earlier stage of this process may have used another precision
-        self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        on_cpus = processes.environment_size() > 1 and not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=on_cpus, mixed_precision=config.mixed_precision)
+        _refuse_sharded(self.accelerator)
         self.config, self.checkpoint_dir, self.validate = config, checkpoint_dir, validate
+        self.state: Stateful | None = None
         self.model = model
         optimiser = build_optimiser(model, config)
-        self.objective, self.optimiser = self.accelerator.prepare(_Objective(model, loss_fn), optimiser)
+        is_exact = self.accelerator.device.type == "cpu"  # no wrapper then, whose sums have an order of their own
+        is_bare = is_exact or self.group.num_processes == 1
+        self.objective = self.accelerator.prepare_model(_Objective(model, loss_fn), evaluation_mode=is_bare)
+        self.optimiser = self.accelerator.prepare(optimiser)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.num_parts = self.accelerator.num_processes * config.gradient_accumulation_steps
+        self.num_parts = config.gradient_accumulation_steps * (1 if is_exact else self.group.num_processes)
+        self.ordered_sum: OrderedSum | None = None
+        if is_exact and self.group.num_processes > 1 and self.num_parts > 1:
+            self.ordered_sum = OrderedSum(self.parameters, self.group.rank, self.group.num_processes)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.fingerprint: dict[str, Any] = {}
@@ -196,10 +244,9 @@ class _Run:
         progress, config = self.progress, self.config
         rate = learning_rate(config, progress.step + 1, fraction_done(config, progress))
         started = time.process_time()
-        with self._step_randomness():
-            loss, metrics = self._backward(batch)
+        loss, metrics = self._backward(batch)
         grad_norm = self._apply(rate)
-        progress.cpu_s += time.process_time() - started
+        progress.cpu_s = self._agreed_cpu_s(progress.cpu_s + time.process_time() - started)
         progress.step += 1
         progress.num_tokens += sum(map(length_of, batch)) if length_of else 0
         progress.num_batches_done += 1
@@ -219,21 +266,62 @@ class _Run:
         )
 
     def _backward(self, batch: list[E]) -> tuple[float, dict[str, float]]:
+        """Compute the gradient of a batch; return its loss and the loss's own figures."""
         self.objective.train()
-        first = self.accelerator.process_index * self.config.gradient_accumulation_steps
-        mine = [batch[k :: self.num_parts] for k in range(first, first + self.config.gradient_accumulation_steps)]
+        parts = [batch[k :: self.num_parts] for k in range(self.num_parts)]
+        if self.ordered_sum is not None:
+            found = self._exact_gradient(self.ordered_sum, parts, batch)
+        else:
+            found = self._accumulated_gradient(parts, batch)
         totals: dict[str, float] = {}
-        for k, part in enumerate(mine):
-            with self._gradient_sync(is_last=k == len(mine) - 1):
-                loss, metrics = self.objective(part, batch)
-                self.accelerator.backward(loss * self.accelerator.num_processes)  # its wrappers average over processes
-            for name, value in {"loss": loss.item(), **metrics}.items():
-                totals[name] = totals.get(name, 0.0) + value
-        totals = self._sum_over_processes(totals)
+        for name, value in (item for figures in found for item in figures.items()):
+            totals[name] = totals.get(name, 0.0) + value
         loss = totals.pop("loss")
         if not math.isfinite(loss):
             raise TrainingError(f"the loss of step {self.progress.step + 1} is {loss}: lower the learning rate?")
         return loss, totals
+
+    def _accumulated_gradient(self, parts: list[list[E]], batch: list[E]) -> list[dict[str, float]]:
+        """Accumulate the gradients of this process's parts, which accelerate's wrapper adds to those of the others.
+
+        Without a wrapper, on CPUs, every process does the whole batch.
+        """
+        num_processes = 1 if self.accelerator.device.type == "cpu" else self.group.num_processes
+        per_process = len(parts) // num_processes
+        first = self.group.rank * per_process if num_processes > 1 else 0
+        figures = []
+        for number in range(first, first + per_process):
+            with self._gradient_sync(is_last=number == first + per_process - 1):
+                figures.append(self._gradient_of(number, parts[number], batch, scale=num_processes))
+        return figures if num_processes == 1 else [f for of_rank in self.group.gather(figures) for f in of_rank]
+
+    def _exact_gradient(self, ordered_sum: OrderedSum, parts: list[list[E]], batch: list[E]) -> list[dict[str, float]]:
+        """Compute one part a process at a time, and add the gradients in the order of the parts."""
+        figures: list[dict[str, float]] = []
+        are_used = [False] * len(self.parameters)
+        for first in range(0, len(parts), self.group.num_processes):
+            now = range(first, min(first + self.group.num_processes, len(parts)))
+            mine, number = None, first + self.group.rank
+            if number in now:
+                figures_of_part = self._gradient_of(number, parts[number], batch, scale=1)
+                mine = figures_of_part, [p.grad is not None for p in self.parameters]
+            told = [answer for answer in self.group.gather(mine) if answer is not None]
+            figures += [answer[0] for answer in told]
+            are_used = [any(of) for of in zip(are_used, *(answer[1] for answer in told), strict=True)]
+            ordered_sum.add(len(now))
+        ordered_sum.give_back(are_used)
+        return figures
+
+    def _gradient_of(self, number: int, part: list[E], batch: list[E], *, scale: int) -> dict[str, float]:
+        """Add the gradient of part `number` of a batch to the parameters' own; return its share of the figures."""
+        with self._randomness_of(number):
+            loss, metrics = self.objective(part, batch)
+            self.accelerator.backward(loss * scale)  # accelerate's wrappers average over processes
+        return {"loss": loss.item(), **metrics}
+
+    def _agreed_cpu_s(self, cpu_s: float) -> float:
+        """Return the CPU-seconds that limit the run: those of the main process, or some would go on without others."""
+        return cpu_s if self.config.max_cpu_s is None else self.group.on_main(lambda: cpu_s)
 
     def _apply(self, rate: float) -> float:
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
@@ -250,42 +338,38 @@ class _Run:
         return nullcontext() if is_last else self.accelerator.no_sync(self.objective)
 
     @contextmanager
-    def _step_randomness(self) -> Iterator[None]:
-        """Dropout from (seed, step, process) alone, leaving the caller's random numbers as they were."""
+    def _randomness_of(self, number: int) -> Iterator[None]:
+        """Dropout from (seed, step, part) alone, leaving the caller's random numbers as they were."""
         device = self.accelerator.device
-        key = [self.config.seed, self.progress.step, self.accelerator.process_index]
+        key = [self.config.seed, self.progress.step, number]
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
             yield
 
-    def _sum_over_processes(self, totals: dict[str, float]) -> dict[str, float]:
-        if self.accelerator.num_processes == 1:
-            return totals
-        names = sorted(totals)
-        mine = torch.tensor([totals[n] for n in names], dtype=torch.float32, device=self.accelerator.device)
-        summed = self.accelerator.reduce(mine, reduction="sum")
-        return dict(zip(names, summed.tolist(), strict=True))  # type: ignore[union-attr]
-
     # ------------------------------------------------------------------------------- validation and the end
 
     def close_step(self, metrics: StepMetrics) -> StepMetrics:
-        """Validate and write a checkpoint where they are due; return the metrics with what validation found."""
+        """Validate where it is due; return the metrics with what validation found."""
         every, is_epoch_end = self.config.validate_every_steps, self.progress.num_batches_done == 0
         is_due = self.progress.step % every == 0 if every else is_epoch_end
         found = dict(self.start_validation)
         self.start_validation = {}
         if self.validate and (is_due or self.is_done()):
             found |= self._validated()
-        every = self.config.checkpoint_every_steps
-        if self.is_done() or (every and self.progress.step % every == 0):
-            self._save()
         return dataclasses.replace(metrics, validation=found)
+
+    def save_where_due(self) -> None:
+        """Write a checkpoint every so many steps and at the end."""
+        every = self.config.checkpoint_every_steps
+        if self.checkpoint_dir is not None and (self.is_done() or (every and self.progress.step % every == 0)):
+            state = None if self.state is None else self.state.state()
+            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint, state)
 
     def _validated(self) -> dict[str, float]:
         assert self.validate is not None
         was_training = self.model.training
         self.model.eval()
-        found = self.validate()
+        found = self.group.on_main(self.validate)
         self.model.train(was_training)
         if not self.config.keep_best and self.config.patience is None:
             return found
@@ -305,7 +389,7 @@ class _Run:
         if not self.config.keep_best:
             return
         self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        if self.checkpoint_dir is not None and self.accelerator.is_main_process:
+        if self.checkpoint_dir is not None and self.group.is_main:
             with atomic_path(self.checkpoint_dir / BEST_FILE) as temporary:
                 save_model(self.model, str(temporary))
 
@@ -335,10 +419,8 @@ class _Run:
         }
         if self.checkpoint_dir is not None:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-            self.progress = checkpoint.restore(self.accelerator, self.checkpoint_dir, self.fingerprint)
+            self.progress, kept = checkpoint.restore(self.accelerator, self.checkpoint_dir, self.fingerprint)
+            if self.state is not None and kept is not None:
+                self.state.load_state(kept)
         if self.validate and self.progress.step == 0:
             self.start_validation = {f"start_{name}": value for name, value in self._validated().items()}
-
-    def _save(self) -> None:
-        if self.checkpoint_dir is not None:
-            checkpoint.save(self.accelerator, self.checkpoint_dir, self.progress, self.fingerprint)

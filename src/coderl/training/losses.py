@@ -148,17 +148,21 @@ def clipped_policy_gradient(
     token_returns: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
     *,
-    clip_range: float,
+    clip_range: float | tuple[float, float],
     reduction: Reduction = "token_mean",
     size: Size | None = None,
 ) -> Float[Tensor, ""]:
-    """Return -min(x rho, clip(x, 1 - c, 1 + c) rho), reduced, with x = p / p_sampling for each token.
+    """Return -min(x rho, clip(x, 1 - c, 1 + c') rho), reduced, with x = p / p_sampling for each token.
 
-    Source: Schulman et al. 2017 (PPO), Eq. 7; its gradient at x = 1 is that of `policy_gradient`. Not in CodeRL.
+    `clip_range` is c, or c and c'.
+
+    Source: Schulman et al. 2017 (PPO), Eq. 7, with c' = c; Yu et al. 2025 (DAPO), Eq. 8, with c' > c. Its gradient at
+        x = 1 is that of `policy_gradient`. Not in CodeRL.
     """
     ratio = torch.where(mask, log_probs - sampling_log_probs.detach(), 0.0).exp()
     rho = token_returns.detach()
-    worst = torch.minimum(ratio * rho, ratio.clamp(1 - clip_range, 1 + clip_range) * rho)
+    low, high = clip_range if isinstance(clip_range, tuple) else (clip_range, clip_range)
+    worst = torch.minimum(ratio * rho, ratio.clamp(1 - low, 1 + high) * rho)
     return reduce_tokens(-worst, mask, reduction=reduction, size=size)
 
 

@@ -33,7 +33,8 @@ class OptimConfig(Config):
     max_tokens: int | None = Field(default=None, ge=1)
     """End after this many tokens of prompts and programs: for controls of equal compute."""
     max_cpu_s: float | None = Field(default=None, gt=0)
-    """End after this many CPU-seconds of updates in this process: for controls of equal compute. Not reproducible."""
+    """End after this many CPU-seconds of updates in the main process: for controls of equal compute, and not
+    reproducible."""
     warmup_steps: int = Field(default=0, ge=0)
     """Updates over which the rate rises linearly from 0."""
     schedule: Literal["constant", "linear", "polynomial"] = "constant"
@@ -48,7 +49,8 @@ class OptimConfig(Config):
     """Of AdamW."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    """Parts a process works a batch off in: less memory, the same update."""
+    """Parts that a batch is worked off in: less memory, the same update. On CPUs several processes share these parts;
+    on GPUs each has so many."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """None leaves it to `accelerate launch`."""
     seed: int = 0
