@@ -126,6 +126,22 @@ def test_a_beginning_that_has_ended_or_is_full_is_returned_as_it_is(model, promp
     assert written(model, [(prompts[0], (30, model.eos_id))])[0].tokens == (30, model.eos_id)
 
 
+def test_a_stop_text_ends_a_program_where_it_is_complete(model, jobs, alone):
+    """The text is that of the second token which some program has after its beginning."""
+    at, long = next((len(b), t) for (_, b), t in zip(jobs, alone, strict=True) if len(t) - len(b) > 2)
+    text = model.decode(long[at + 1 : at + 2])
+    assert text
+    config = CONFIG.model_copy(update={"stop": (text,), "batch_rows": 5})
+    found = GreedyWriter(model, config, num_likeliest=2).write(*zip(*jobs, strict=True))
+    cut = 0
+    for (_, beginning), whole, each in zip(jobs, alone, found, strict=True):
+        ends = [n for n in range(len(whole) + 1) if text in model.decode(whole[:n])]
+        want = whole[: max(ends[0], len(beginning))] if ends else whole
+        assert each.tokens == want
+        cut += len(want) < len(whole)
+    assert cut
+
+
 def test_what_cannot_be_written_is_refused(model, prompts):
     with pytest.raises(InputError, match="a prompt is empty"):
         written(model, [([], ())])

@@ -46,7 +46,7 @@ class NearGreedyWriter:
 
     def __init__(self, actor: Actor, *, num_alternatives: int):
         self.actor = actor
-        self.writer = GreedyWriter(actor.model, actor.sampling_config, num_likeliest=num_alternatives + 1)
+        self.writer = GreedyWriter(actor.model, actor.drawing_config, num_likeliest=num_alternatives + 1)
         self._prompts: dict[tuple[str, str], list[int] | None] = {}
 
     def write(self, requests: Sequence[WriteRequest]) -> list[Written | None]:

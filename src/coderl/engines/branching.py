@@ -22,6 +22,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from coderl.engines.cache import ReadLayer, SlotLayer, Slots
 from coderl.engines.decoding import Decoder
 from coderl.engines.settings import SamplingConfig
+from coderl.engines.stops import FOUND, stop_table
+from coderl.engines.transformers import num_rows_that_fit
 from coderl.models.lm import LanguageModel
 from coderl.types import InputError
 
@@ -68,7 +70,8 @@ class GreedyWriter:
 
         Args:
             model: Of either family; an encoder-decoder must have relative positions.
-            config: `max_new_tokens` is the longest program, its beginning included; nothing is drawn at random.
+            config: `max_new_tokens` is the longest program, its beginning included, and `stop` the texts that end one;
+                nothing is drawn at random.
             num_likeliest: K, how many of the likeliest tokens are told of each position.
             memory_gib: What the keys and values of earlier programs may take.
 
@@ -154,8 +157,9 @@ class GreedyWriter:
     def _read(self, prompts: dict[Tokens, Tokens]) -> None:
         """Read prompts in batches of like length, as many at once as rows are written."""
         order = sorted(prompts, key=len)
-        for start in range(0, len(order), self.config.batch_rows):
-            chunk = order[start : start + self.config.batch_rows]
+        size = num_rows_that_fit(self.model, len(order[-1]) if order else 1, self.config)
+        for start in range(0, len(order), size):
+            chunk = order[start : start + size]
             cache = Decoder(self.model, chunk, [()] * len(chunk)).cache
             own = _stacked(_own_cache(cache))
             crossed = _stacked(cache.cross_attention_cache) if isinstance(cache, EncoderDecoderCache) else None
@@ -186,10 +190,15 @@ class _Batch:
         self.model, self.most = writer.model, writer.config.max_new_tokens
         self.device = self.model.device
         self.found: list[Continuation] = [self._nothing(b) for _, b in jobs]
-        todo = [i for i, (_, b) in enumerate(jobs) if len(b) < self.most and self.model.eos_id not in b]
+        self.stops = stop_table(self.model, writer.config.stop) if writer.config.stop else None
+        todo = [i for i, (_, b) in enumerate(jobs) if not self._has_ended(b)]
         self.todo = deque(sorted(todo, key=self._history))  # rows of like length side by side see fewer columns
         self.owner: list[int | None] = []
         self.slots: Slots | None = None
+
+    def _has_ended(self, beginning: Tokens) -> bool:
+        is_over = len(beginning) >= self.most or self.model.eos_id in beginning
+        return is_over or (self.stops is not None and self.stops.end(beginning) is not None)
 
     def _nothing(self, beginning: Tokens) -> Continuation:
         shape = (0, self.writer.num_likeliest)
@@ -216,14 +225,13 @@ class _Batch:
         width = max(self._history(i) for i in self.todo) + self.most
         (sample, _), *_ = self.writer.recall([(self.jobs[self.todo[0]][0], ())])
         num_read = max(len(prompt) for prompt, _ in self.jobs) if sample.crossed is not None else 0
-        token_bytes = sample.own.numel() // sample.own.shape[2] * sample.own.element_size()
-        room = max(1, int(config.cache_gib * 2**30 / (token_bytes * (width + num_read))))
-        num_rows = min(len(self.todo), config.batch_rows, room)
+        num_rows = min(len(self.todo), num_rows_that_fit(self.model, width + num_read, config))
         self.slots = Slots(sample.own, num_rows, num_read)
         self.owner = [None] * num_rows
         self.tokens = torch.zeros(num_rows, dtype=torch.long, device=self.device)
         self.num_written = torch.zeros_like(self.tokens)
         self.limits = torch.zeros_like(self.tokens)
+        self.states = torch.zeros_like(self.tokens)
         records = (num_rows, self.most, self.writer.num_likeliest)
         self.likeliest = torch.zeros(records, dtype=torch.long, device=self.device)
         self.log_probs = torch.zeros(records, device=self.device)
@@ -260,6 +268,7 @@ class _Batch:
             self.tokens[row] = beginning[-1] if beginning else start
             self.num_written[row] = 0
             self.limits[row] = self.most - len(beginning)
+            self.states[row] = self.stops.read(beginning) if self.stops else 0
         self.slots.settle(self._active())
 
     def _active(self) -> list[int]:
@@ -274,9 +283,12 @@ class _Batch:
         self.likeliest[rows, at], self.log_probs[rows, at] = ids, values
         self.num_written += 1
         self.tokens = ids[:, 0]
-        has_ended = ((self.tokens == self.model.eos_id) | (self.num_written >= self.limits)).tolist()
+        has_ended = (self.tokens == self.model.eos_id) | (self.num_written >= self.limits)
+        if self.stops:
+            self.states = self.stops.after(self.states, self.tokens)
+            has_ended |= self.states == FOUND
         self.slots.advance()
-        for row, ended in enumerate(has_ended):
+        for row, ended in enumerate(has_ended.tolist()):
             if ended and self.owner[row] is not None:
                 self._take_out(row)
 
@@ -320,7 +332,7 @@ class _Batch:
         kept = torch.tensor(rows, device=self.device)
         self.slots.select(kept)
         self.owner = [self.owner[row] for row in rows]
-        for name in ("tokens", "num_written", "limits", "likeliest", "log_probs"):
+        for name in ("tokens", "num_written", "limits", "states", "likeliest", "log_probs"):
             setattr(self, name, getattr(self, name)[kept])
         self.slots.settle(self._active())
         self.cache = self._new_cache()
