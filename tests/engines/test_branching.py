@@ -24,7 +24,7 @@ def model(request) -> LanguageModel:
     with torch.no_grad():
         made.backbone.get_input_embeddings().weight.mul_({"t5": 2, "llama": 4}[request.param])
     ends_sometimes = torch.zeros(made.vocab_size)
-    ends_sometimes[made.eos_id] = {"t5": 8.0, "llama": 5.0}[request.param]
+    ends_sometimes[made.eos_id] = {"t5": 8.0, "llama": 2.0}[request.param]
     made.backbone.get_output_embeddings().register_forward_hook(lambda _m, _i, logits: logits + ends_sometimes)
     return made
 

@@ -175,6 +175,8 @@ def search_near_greedy(states: Sequence[SearchState], tools: Tools) -> None:
                 frontier.state.latest.append(index)
                 added.append((frontier, beginning, index, written, writer))
         judge_latest(states, tools)
+        if tools.watch is not None:
+            tools.watch([state.result() for state in states])
         for frontier, *what in added:
             frontier.open_branches(*what)
 
