@@ -20,7 +20,7 @@ from coderl.recipe import RECIPE, RunConfig, load_recipe
 from coderl.stages import report as summary
 from coderl.stages import verify
 from coderl.stages.console import Reporter
-from coderl.stages.stage import command
+from coderl.stages.stage import Backend, Cluster, cluster_of, command
 
 
 @command("run")
@@ -28,12 +28,15 @@ def run(
     recipe: Path,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
     run_dir: Path | None = None,
+    backend: Backend = "local",
+    address: str | None = None,
     dry_run: bool = False,
     quiet: bool = False,
 ) -> None:
     """Run all stages of a recipe, or what is left of them.
 
-    A killed run continues with the same command. Any setting can be given as a dotted flag.
+    A killed run continues with the same command. Any setting can be given as a dotted flag. Under `torchrun` or
+    `accelerate launch` the processes share each stage.
 
         coderl run recipes/mbpp_smollm2.toml
         coderl run recipes/mbpp_smollm2.toml --seed 1 --warm-start.optim.learning-rate 1e-3 --run-dir runs/seed1
@@ -43,6 +46,8 @@ def run(
         recipe: A TOML file of settings; see recipes/.
         overrides: Dotted settings, such as `--rounds.num-rounds 3`.
         run_dir: Where the run is kept; runs/NAME by default.
+        backend: Where the parts of stages are done: here, or on the nodes of a Ray cluster.
+        address: Of the cluster; by default one is started here.
         dry_run: Print the resolved settings as JSON and stop; on stderr, those that the paper states, beside its.
         quiet: Print no progress.
     """
@@ -52,7 +57,7 @@ def run(
         print(json.dumps(settings, indent=2))
         Console(stderr=True).print(_beside_paper(settings))
         return
-    _run(config, run_dir, quiet)
+    _run(config, run_dir, quiet, cluster_of(backend, address))
 
 
 def _beside_paper(settings: dict[str, Any]) -> Table:
@@ -89,10 +94,10 @@ def demo(
     _run(config, run_dir, quiet)
 
 
-def _run(config: RunConfig, run_dir: Path | None, quiet: bool) -> None:
+def _run(config: RunConfig, run_dir: Path | None, quiet: bool, cluster: Cluster | None = None) -> None:
     from coderl.stages.run import run as run_all
 
-    report_page = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet))
+    report_page = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet), cluster)
     if processes.environment_rank() == 0:
         print(report_page)
 

@@ -21,7 +21,7 @@ from coderl.stages.stage import Facts, ModelFolder, ModelSource, Programs, Shown
 from coderl.types import InputError, Problem, Program, ProgramKind, Verdict
 
 
-@stage(is_shared=True)
+@stage(shared="parts")
 def critic_sample(
     work: Work,
     *,
