@@ -86,10 +86,10 @@ def test_the_stage_writes_every_candidate_what_each_search_cost_and_why_none_was
     assert facts["num_tests"] == sum(s.spend.num_executed_tests for s in searches.values()) >= NUM_PROBLEMS - 1
 
 
-def test_a_stage_killed_with_kill_9_goes_on_to_the_same_tables(folder: Path, whole: Path):
-    out = folder / "killed"
+def kill_within(given: list[str], out: Path) -> None:
+    """Run a command and kill it when it has written two problems, and not all."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "coderl", *command(folder, out)],
+        [sys.executable, "-m", "coderl", *given],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -99,8 +99,13 @@ def test_a_stage_killed_with_kill_9_goes_on_to_the_same_tables(folder: Path, who
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (out / records.MANIFEST).exists()
+    assert 2 <= len(list(out.glob("programs/part-*.parquet"))) < NUM_PROBLEMS
+
+
+def test_a_stage_killed_with_kill_9_goes_on_to_the_same_tables(folder: Path, whole: Path):
+    out = folder / "killed"
+    kill_within(command(folder, out), out)
     done = {path: records.hash_path(path) for path in out.glob("programs/part-*.parquet")}
-    assert 2 <= len(done) < NUM_PROBLEMS
     main(command(folder, out))
     for table in TABLES:
         assert records.hash_path(out / table) == records.hash_path(whole / table)
@@ -112,3 +117,63 @@ def test_another_request_in_the_same_folder_is_refused(folder: Path, whole: Path
         main([*command(folder, whole), "--max-sampled-tokens", "50"])
     assert stopped.value.code == 2
     assert "max_sampled_tokens: null then, 50 now" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- near the greedy one
+
+
+def near_greedy(folder: Path, out: Path) -> list[str]:
+    """The search from the greedy program, which needs no samples, with some branches of each problem."""
+    given = command(folder, out)
+    at = given.index("--programs")
+    flags = {"--start": "near_greedy", "--branch.max-branches": 6, "--branch.min-prob": 1e-6, "--keep": "all"}
+    return [*given[:at], *given[at + 2 :], *(str(part) for pair in flags.items() for part in pair)]
+
+
+@pytest.fixture(scope="module")
+def branched(folder: Path) -> Path:
+    main(near_greedy(folder, folder / "branched"))
+    return folder / "branched"
+
+
+def test_a_branch_says_which_token_was_forced_where(branched: Path):
+    """Every branch keeps its parent up to one token and differs there; random weights pass nothing."""
+    found: dict[str, list[Candidate]] = {}
+    for row in tables.read_table(branched / "candidates", Candidate, without=NOT_IN_TABLES):
+        found.setdefault(row.program.problem_id, []).append(row)
+    assert len(found) == NUM_PROBLEMS
+    for name, drawn in found.items():
+        assert (drawn[0].program.kind, drawn[0].parent, drawn[0].fork) == (ProgramKind.SAMPLE, None, None)
+        spent, beginnings = len(drawn[0].program.tokens), {drawn[0].program.tokens}
+        for row in drawn[1:]:
+            assert row.program.kind is ProgramKind.BRANCHED
+            assert row.parent is not None
+            parent, at = drawn[row.parent].program.tokens, row.num_prefix_tokens
+            assert row.program.tokens[:at] == parent[:at]
+            assert row.program.tokens[at] != parent[at]
+            assert row.fork is not None
+            assert row.fork.score <= 0
+            assert row.fork.forced != row.fork.replaced
+            spent += len(row.program.tokens) - at
+            assert row.num_tokens_so_far == spent
+            beginnings.add(row.program.tokens)
+        assert len(beginnings) == len(drawn)
+        assert len(drawn) == (1 if name == f"p{NUM_PROBLEMS - 1}" else 7)
+    assert facts_of(branched)["num_branched"] == 6 * (NUM_PROBLEMS - 1)
+
+
+def test_a_search_near_the_greedy_program_goes_on_after_kill_9_to_the_same_candidates(folder: Path, branched: Path):
+    out = folder / "branched-killed"
+    kill_within(near_greedy(folder, out), out)
+    main(near_greedy(folder, out))
+    for table in TABLES:
+        assert records.hash_path(out / table) == records.hash_path(branched / table)
+
+
+def test_algorithm_1_without_programs_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]):
+    given = near_greedy(folder, folder / "refused")
+    given[given.index("near_greedy")] = "samples"
+    with pytest.raises(SystemExit) as stopped:
+        main(given)
+    assert stopped.value.code == 2
+    assert "give --programs, the samples to begin from, or --start near_greedy" in capsys.readouterr().err

@@ -104,7 +104,7 @@ class _Frontier:
         if not state.has_budget():
             return []
         kept, fork = max(len(prefix) - 1, 0), None
-        kind = ProgramKind.BASELINE if beginning.parent is None else ProgramKind.REPAIRED
+        kind = ProgramKind.SAMPLE if beginning.parent is None else ProgramKind.REPAIRED
         if prefix:
             assert beginning.parent is not None
             kind = ProgramKind.BRANCHED

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -171,12 +171,8 @@ def _own_cache(cache: Cache) -> Cache:
 
 def _stacked(cache: Cache) -> Float[Tensor, "L2 B heads S d"]:
     """Return keys and values of all layers in one: those of layer i are 2 i and 2 i + 1."""
-    parts = []
-    for layer in cache.layers:
-        assert layer.keys is not None
-        assert layer.values is not None
-        parts += [layer.keys, layer.values]
-    return torch.stack(parts)
+    layers: list[Any] = list(cache.layers)
+    return torch.stack([states for layer in layers for states in (layer.keys, layer.values)])
 
 
 # ------------------------------------------------------------------------------------------------------- rows under way
@@ -239,11 +235,11 @@ class _Batch:
 
     def _new_cache(self) -> Cache:
         assert self.slots is not None
-        own = DynamicCache()
+        own: Any = DynamicCache()
         own.layers = [SlotLayer(self.slots, i) for i in range(self.slots.num_layers)]
         if not self.model.is_encoder_decoder:
             return own
-        crossed = DynamicCache()
+        crossed: Any = DynamicCache()
         crossed.layers = [ReadLayer(self.slots, i) for i in range(self.slots.num_layers)]
         return EncoderDecoderCache(own, crossed)
 

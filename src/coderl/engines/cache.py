@@ -99,7 +99,7 @@ class Slots:
         self.first = self.now = 0
 
     def load(
-        self, row: int, parts: Sequence[Float[Tensor, "L2 heads S d"]], crossed: Float[Tensor, "L2 heads S2 d"] | None
+        self, row: int, parts: Sequence[Float[Tensor, "L2 heads _ d"]], crossed: Float[Tensor, "L2 heads _ d"] | None
     ) -> None:
         """Begin a row with the given positions, one part after the other."""
         length = sum(part.shape[2] for part in parts)

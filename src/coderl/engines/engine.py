@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from coderl.engines.settings import SamplingConfig
 from coderl.models.lm import LanguageModel
+from coderl.types import InputError
 
 
 class Request(NamedTuple):
@@ -94,8 +96,20 @@ def open_engine(model: LanguageModel, config: SamplingConfig) -> Engine:
     """Return the engine that the settings ask for, on a model's weights.
 
     Raises:
-        InputError: its package is not installed, or it does not know the model's family.
+        InputError: its package is not installed, it does not know the model's family, or it cannot quantise.
     """
-    from coderl.engines.transformers import TransformersEngine
+    name = fastest_engine(model) if config.engine == "auto" else config.engine
+    if config.quantise != "none" and name != "ctranslate2":
+        raise InputError(f"quantise = {config.quantise!r} needs engine = 'ctranslate2', here it is {name!r}")
+    engine = importlib.import_module(f"coderl.engines.{name}")
+    if name == "ctranslate2":
+        return engine.CTranslate2Engine(model, compute_type=None if config.quantise == "none" else config.quantise)
+    return engine.VllmEngine(model, config) if name == "vllm" else engine.TransformersEngine(model)
 
-    return TransformersEngine(model)
+
+def fastest_engine(model: LanguageModel) -> str:
+    """Return the name of the fastest installed engine for a model, as benchmarks/sampling.py measures it."""
+    from coderl.engines import ctranslate2
+
+    is_faster = model.device.type == "cpu" and model.is_encoder_decoder
+    return "ctranslate2" if is_faster and ctranslate2.knows(model) else "transformers"

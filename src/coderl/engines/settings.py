@@ -19,6 +19,10 @@ class SamplingConfig(Config):
 
     engine: EngineName = "auto"
     """`auto`: the fastest of those installed that knows the model; `vllm` only when it is named."""
+    quantise: Literal["none", "int8"] = "none"
+    """`int8`: draw with weights of 8 bits; `ctranslate2` only. Log-probabilities stay those of the model itself."""
+    vllm_url: Annotated[str | None, Incidental("where the same model draws")] = None
+    """Of a vLLM server that has the model; None: vLLM starts in this process."""
     temperature: float = Field(default=0.6, ge=0)
     """0 takes the likeliest token. The paper: 0.6 on APPS, 1.2 on MBPP."""
     top_p: float = Field(default=0.95, gt=0, le=1)
