@@ -56,7 +56,9 @@ VOCABULARY = (END, 1, 2)
 
 def probs(prefix):
     """p(. | prefix) of a made-up model: some weight for each token, another after each prefix."""
-    weights = np.array([1 + (31 * (i + 1) + 17 * sum((j + 2) * t for j, t in enumerate(prefix))) % 23 for i in range(3)])
+    weights = np.array(
+        [1 + (31 * (i + 1) + 17 * sum((j + 2) * t for j, t in enumerate(prefix))) % 23 for i in range(3)]
+    )
     return weights / weights.sum()
 
 
