@@ -42,7 +42,9 @@ def main() -> None:
 def took(folder: Path) -> dict[str, float]:
     """Return what the manifests of a run say that it did."""
     facts = {m.parent.relative_to(folder).as_posix(): records.facts_of(m.parent) for m in folder.rglob("manifest.json")}
-    drawn = [f for name, f in facts.items() if name.endswith("/sample") and "num_tokens" in f or name.endswith("/more")]
+    drawn = [
+        f for name, f in facts.items() if (name.endswith("/sample") and "num_tokens" in f) or name.endswith("/more")
+    ]
     size = sum(p.stat().st_size for p in records.visible_files(folder) if "problems" not in p.parts)
     return {
         "programs": sum(f.get("num_programs", 0) + f.get("num_repaired", 0) for f in drawn),
