@@ -191,5 +191,5 @@ def test_many_problems_share_the_calls_and_come_out_as_if_alone():
 def test_a_search_that_would_never_end_is_refused():
     with pytest.raises(ValidationError, match=r"needs branch\.max_branches or max_sampled_tokens"):
         config(max_branches=None)
-    with pytest.raises(ValueError, match="needs Tools.writer"):
+    with pytest.raises(ValueError, match=r"needs Tools\.writer"):
         critic_sample(PROBLEM, [], Tools(Letters(), None, None, Letters().run_tests), config=config(), seed=0)

@@ -52,7 +52,7 @@ def settings(num_steps=4, **options):
     training = {"optim": OptimConfig(batch_size=256, num_steps=num_steps, learning_rate=1e-2), "ce_weight": 0.0}
     given = {"problems_per_draw": 3, "num_samples": 4, **options}
     training |= given.pop("training", {})
-    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 6}
+    sampling = {"max_new_tokens": 6}
     return OnlineConfig.model_validate({**given, "training": training, "sampling": sampling})
 
 
@@ -308,7 +308,7 @@ def test_a_run_that_finds_nothing_says_so(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"sampling": {"top_p": 0.9, "temperature": 1.0}}, "from the whole softmax"),
+        ({"sampling": {"top_p": 0.9}}, "top_p"),
         ({"num_passes": 2}, "need training.clip_range"),
         ({"returns": {"spread": "gae"}}, "need a critic"),
     ],

@@ -154,8 +154,8 @@ class GreedyWriter:
     def _read(self, prompts: dict[Tokens, Tokens]) -> None:
         """Read prompts in batches of like length, as many at once as rows are written."""
         order = sorted(prompts, key=len)
-        for start in range(0, len(order), self.config.batch_rows):
-            chunk = order[start : start + self.config.batch_rows]
+        for start in range(0, len(order), self.config.batch_rows or 256):
+            chunk = order[start : start + (self.config.batch_rows or 256)]
             cache = Decoder(self.model, chunk, [()] * len(chunk)).cache
             own = _stacked(_own_cache(cache))
             crossed = _stacked(cache.cross_attention_cache) if isinstance(cache, EncoderDecoderCache) else None
@@ -216,8 +216,8 @@ class _Batch:
         (sample, _), *_ = self.writer.recall([(self.jobs[self.todo[0]][0], ())])
         num_read = max(len(prompt) for prompt, _ in self.jobs) if sample.crossed is not None else 0
         token_bytes = sample.own.numel() // sample.own.shape[2] * sample.own.element_size()
-        room = max(1, int(config.cache_gib * 2**30 / (token_bytes * (width + num_read))))
-        num_rows = min(len(self.todo), config.batch_rows, room)
+        room = max(1, int((config.cache_gib or 2.0) * 2**30 / (token_bytes * (width + num_read))))
+        num_rows = min(len(self.todo), config.batch_rows or 256, room)
         self.slots = Slots(sample.own, num_rows, num_read)
         self.owner = [None] * num_rows
         self.tokens = torch.zeros(num_rows, dtype=torch.long, device=self.device)

@@ -223,7 +223,7 @@ def reinforced(run: Run, warm: Path | str) -> Path | str:
 def _online(run: Run, actor: Path | str) -> Path:
     """Return the actor after online learning."""
     config, splits = run.config, run.splits
-    validation = splits.validation if config.online and config.online.training.optim.validate_every_steps else []
+    validation = splits.validation if config.online and config.online.training.optim.validate_every_steps else None
     learnt = {"config": config.online, "execution": config.execution, "prompt": config.prompt}
     given = {"problems": splits.tested, "validation": validation, "seed": run.seed(ONLINE), **learnt}
     return run.do(learn_online, ONLINE, actor=actor, **given) / "model"

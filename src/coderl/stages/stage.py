@@ -269,7 +269,7 @@ class Stage:
         for name, parameter in self.signature.parameters.items():
             mark, default = self.inputs.get(name), ... if parameter.default is parameter.empty else parameter.default
             if isinstance(mark, ProblemsInput):
-                parameters += _problem_flags(mark, default)
+                parameters += _problem_flags(name, mark, default)
             elif mark is not None:
                 hint = typing.get_type_hints(self.function)[name]
                 text = "" if f"    {name}:" in doc else mark.help
@@ -286,13 +286,11 @@ class Stage:
             bound = signature.bind(*args, **flags)
             bound.apply_defaults()
             values, reporter = dict(bound.arguments), Reporter()
-            out, num_bad = values.pop("out"), 0
+            out = values.pop("out")
             if takes_cluster:
                 values["cluster"] = cluster_of(values.pop("backend"), values.pop("address"))
-            if values.get("problems") is not None:
-                values["problems"], num_bad = self._problems(values, reporter)
-            else:
-                values = {name: value for name, value in values.items() if name not in ("split", "limit")}
+            sets = [name for name, mark in self.inputs.items() if isinstance(mark, ProblemsInput)]
+            num_bad = sum(self._read_problems(name, values, reporter) for name in sets)
             reporter.facts(self(out, reporter=reporter, **values), out)
             if num_bad:
                 sys.exit(1)
@@ -303,15 +301,18 @@ class Stage:
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
-    def _problems(self, values: dict[str, Any], reporter: Reporter) -> tuple[Sequence[Any], int]:
-        """Return the problems that the flags name, as the stage is given them, and how many cannot be used."""
+    def _read_problems(self, name: str, values: dict[str, Any], reporter: Reporter) -> int:
+        """Put in place of the flags of one set of problems what the stage is given of them; return how many are bad."""
         from coderl.stages.reading import load_problems
 
-        asked = {name: values.pop(name) for name in ("split", "limit")}
-        found, num_bad = load_problems(values["problems"], **asked, reporter=reporter)
-        mark = self.inputs["problems"]
+        asked = {part: values.pop(flag) for part, flag in _parts_of(name).items()}
+        if values[name] is None:
+            return 0
+        found, num_bad = load_problems(values[name], **asked, reporter=reporter)
+        mark = self.inputs[name]
         assert isinstance(mark, ProblemsInput)
-        return [p.problem for p in found] if mark.is_bare else found, num_bad
+        values[name] = [p.problem for p in found] if mark.is_bare else found
+        return num_bad
 
 
 @typing.overload
@@ -342,12 +343,7 @@ def _flag(name: str, hint: Any, text: str, default: Any = ..., *, is_flat: bool 
 
 def _cluster_flags() -> list[inspect.Parameter]:
     return [
-        _flag(
-            "backend",
-            Backend,
-            "Where the parts of the stage are done: here, or on the nodes of a Ray cluster.",
-            "local",
-        ),
+        _flag("backend", Backend, "Where parts are done: here, or on the nodes of a Ray cluster.", "local"),
         _flag("address", str | None, "Of the cluster; by default one is started here.", None),
     ]
 
@@ -357,10 +353,15 @@ def cluster_of(backend: Backend, address: str | None) -> Cluster | None:
     return Cluster(address) if backend == "ray" else None
 
 
-def _problem_flags(mark: Input, default: Any) -> list[inspect.Parameter]:
-    kind = str if default is ... else str | None
+def _parts_of(name: str) -> dict[str, str]:
+    """Return the flags that choose among the problems of an input: `split` and `limit`, or `validation_split`..."""
+    return {part: part if name == "problems" else f"{name}_{part}" for part in ("split", "limit")}
+
+
+def _problem_flags(name: str, mark: Input, default: Any) -> list[inspect.Parameter]:
+    kind, flags = str if default is ... else str | None, _parts_of(name)
     return [
-        _flag("problems", kind, mark.help, default),
-        _flag("split", str | None, "Only this split of the problems.", None),
-        _flag("limit", int | None, "Only the first so many problems.", None),
+        _flag(name, kind, mark.help, default),
+        _flag(flags["split"], str | None, "Only this split of the problems.", None),
+        _flag(flags["limit"], int | None, "Only the first so many problems.", None),
     ]
