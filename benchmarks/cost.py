@@ -7,14 +7,16 @@ CPU-seconds are those of the stages and, apart, of the sandbox. Ratios are of wh
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from coderl import records
 from coderl.recipe import RECIPE, RunConfig
 from coderl.stages import cost
 from coderl.stages.split_problems import kept_splits
+
+RANKS = ("evaluate/search/plain", "evaluate/search/searched")
 
 
 def main() -> None:
@@ -24,7 +26,9 @@ def main() -> None:
         weights = cost.num_weights_of(config)
         assert weights is not None
         lengths = cost.lengths_of(config, kept_splits(folder / "problems"), rates)
-        found = cost.total(cost.costs(cost.amounts(config, lengths, weights, rates), rates, "CPU core", weights))
+        whole = cost.costs(cost.amounts(config, lengths, weights, rates), rates, "CPU core", weights)
+        done = [each for each in whole if all((folder / place / "manifest.json").exists() for place in places(each))]
+        found, real = cost.total(done), took(folder, [place for each in done for place in places(each)])
         reckoned = {
             "programs": found.amount.num_programs,
             "tokens drawn": found.amount.num_drawn_tokens,
@@ -33,31 +37,39 @@ def main() -> None:
             "sandbox CPU-s": found.sandbox_s,
             "bytes": found.amount.num_bytes,
         }
-        real = took(folder)
+        print(f"{folder.name}: {len(done)} of {len(whole)} stages done")
         for name, value in reckoned.items():
-            print(json.dumps({"run": folder.name, "what": name, "reckoned": round(value or 0), "was": round(real[name]),
-                              "ratio": round((value or 0) / max(real[name], 1e-9), 2)}))  # fmt: skip
+            was = real[name]
+            print(f"  {name}: reckoned {value or 0:,.0f}, was {was:,.0f}, ratio {(value or 0) / max(was, 1e-9):.2f}")
 
 
-def took(folder: Path) -> dict[str, float]:
-    """Return what the manifests of a run say that it did."""
-    facts = {m.parent.relative_to(folder).as_posix(): records.facts_of(m.parent) for m in folder.rglob("manifest.json")}
-    drawn = [
-        f for name, f in facts.items() if (name.endswith("/sample") and "num_tokens" in f) or name.endswith("/more")
-    ]
-    size = sum(p.stat().st_size for p in records.visible_files(folder) if "problems" not in p.parts)
+def places(each: cost.Cost) -> list[str]:
+    """Return the folders of the stages that a line of the dry run stands for."""
+    place = each.amount.stage.split(" (")[0]
+    if place == "evaluate/search/rank":
+        return [f"{arm}/{stage}" for arm in RANKS for stage in ("sample", "execute", "rank")]
+    examples = place.replace("/execute", "/examples")
+    is_first = each.amount.num_runs and place.startswith("evaluate/") and "_cs" not in place and "t0.6" in place
+    return [place, examples] if is_first else [place]
+
+
+def took(folder: Path, chosen: list[str]) -> dict[str, float]:
+    """Return what the manifests of some stages say that they did."""
+    facts = {place: records.facts_of(folder / place) for place in dict.fromkeys(chosen)}
+    drawn = [f for place, f in facts.items() if place.endswith("/sample") and "num_tokens" in f]
+    files = (file for place in facts for file in records.visible_files(folder / place))
     return {
         "programs": sum(f.get("num_programs", 0) + f.get("num_repaired", 0) for f in drawn),
         "tokens drawn": sum(f["num_tokens"] for f in drawn),
         "tokens trained on": sum(each.get("num_trained_tokens", 0) for f in facts.values() for each in trainings(f)),
-        "model CPU-s": sum(f["cpu_s"] for name, f in facts.items() if name != "problems"),
+        "model CPU-s": sum(f["cpu_s"] for f in facts.values()),
         "sandbox CPU-s": sum(f.get("sandbox_cpu_s", 0) for f in facts.values()),
-        "bytes": size,
+        "bytes": sum(file.stat().st_size for file in files),
     }
 
 
-def trainings(facts: dict[str, object]) -> list[dict[str, float]]:
-    return [facts, *(value for value in facts.values() if isinstance(value, dict))]  # type: ignore[list-item]
+def trainings(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [facts, *(value for value in facts.values() if isinstance(value, dict))]
 
 
 if __name__ == "__main__":

@@ -78,10 +78,10 @@ class Rates:
     """The measured rates; see `rates.toml`."""
 
     rates: list[dict[str, Any]]
-    characters: list[dict[str, float]]
-    sandbox: dict[str, float]
-    bytes: dict[str, float]
-    overhead: dict[str, float]
+    characters: list[dict[str, Any]]
+    sandbox: dict[str, Any]
+    bytes: dict[str, Any]
+    overhead: dict[str, Any]
 
     @classmethod
     def load(cls) -> Rates:

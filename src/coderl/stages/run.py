@@ -301,7 +301,7 @@ def evaluate(run: Run, place: str, model: Path | str) -> None:
     settings, test = run.config.evaluation, run.splits.test
     for temperature in settings.temperatures:
         drawn = settings.sampling.model_copy(update={"temperature": temperature})
-        config = SampleConfig(num_samples=settings.num_samples, sampling=drawn)
+        config = SampleConfig(num_samples=settings.num_samples, sampling=drawn, chunk_size=settings.chunk_size)
         is_first, at = temperature == settings.temperatures[0], f"{place}/t{temperature:g}"
         pool = draw(run, at, model, test, config, seed=run.seed("evaluate"), greedy=is_first)
         if is_first:
@@ -329,7 +329,8 @@ def search(run: Run, warm: Path | str, actor: Path | str) -> None:
         learnt = {"problems": splits.train, "config": config.repair, "seed": run.seed("repair")}
         repair_model = run.do(train_repair, "repair", actor=actor, **learnt, **drawn) / "model"
     first = config.evaluation.temperatures[0]
-    drawing = SampleConfig(sampling=config.evaluation.sampling.model_copy(update={"temperature": first}))
+    sampling = config.evaluation.sampling.model_copy(update={"temperature": first})
+    drawing = SampleConfig(sampling=sampling, chunk_size=config.evaluation.chunk_size)
     found = run.do(
         critic_sample,
         "evaluate/actor_critic_cs/sample",
@@ -361,7 +362,8 @@ def compare_search(run: Run, actor: Path | str, critic: Path, found: Path) -> No
     config, splits = run.config, run.splits
     first = config.evaluation.temperatures[0]
     drawn = config.evaluation.sampling.model_copy(update={"temperature": first})
-    more = SampleConfig(num_samples=math.ceil(MORE_SAMPLES * config.evaluation.num_samples), sampling=drawn)
+    number = math.ceil(MORE_SAMPLES * config.evaluation.num_samples)
+    more = SampleConfig(num_samples=number, sampling=drawn, chunk_size=config.evaluation.chunk_size)
     how = {"config": more, "prompt": config.prompt, "seed": run.seed("more"), "greedy": False}
     place = "evaluate/search"
     extra = run.do(sample, f"{place}/more", actor=actor, problems=bare(splits.test), **how)
