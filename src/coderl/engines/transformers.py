@@ -217,7 +217,7 @@ def cache_bytes(config: SamplingConfig, device: torch.device) -> float:
     """Return how much the attention's keys and values may take."""
     if config.cache_gib is not None:
         return config.cache_gib * 2**30
-    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 2 * 2**30
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 2.0 * 2**30
 
 
 def _draw_batch(model: LanguageModel, rows: list[Row], wanted: Wanted) -> Iterator[tuple[Row, Drawn]]:
