@@ -36,7 +36,7 @@ def test_rates_between_sizes_beyond_them_and_of_unknown_hardware():
 
 
 def test_amounts_by_hand():
-    """One round of 40 problems x (3 samples and a greedy one), replayed by nobody, and two models on 5 test problems."""
+    """One round of 40 problems x (3 samples and a greedy one), not replayed; two models on 5 test problems."""
     config = RunConfig.model_validate(
         {
             "warm_start": {"optim": {"num_epochs": 3, "batch_size": 4}},
