@@ -371,5 +371,5 @@ def lines(found: Sequence[Cost]) -> Iterator[tuple[str, ...]]:
         )
         hours = "unknown" if cost.model_s is None else f"{cost.model_s / 3600:.3g}"
         size = f"{amount.num_bytes / 1e9:.2g}"
-        yield (amount.stage, *(f"{count:,.0f}" if count else "" for count in counts), hours,
-               f"{cost.sandbox_s / 3600:.3g}", size)  # fmt: skip
+        shown = [f"{count:,.0f}" if count else "" for count in counts]
+        yield (amount.stage, *shown, hours, f"{cost.sandbox_s / 3600:.3g}", size)
