@@ -26,6 +26,7 @@ from coderl.recipe import RunConfig
 from coderl.training.settings import CriticConfig, OptimConfig
 from coderl.types import LabelledProblem
 
+Number = int | float
 MORE_SAMPLES = 1.5
 """As in `stages.run`: plain samples beside a search, in samples of the first round."""
 DEFAULT_NUM_EPOCHS = 10
@@ -37,16 +38,16 @@ class Amount:
     """What one stage does."""
 
     stage: str
-    num_programs: float = 0
+    num_programs: Number = 0
     """Drawn."""
-    num_drawn_tokens: float = 0
-    num_trained_tokens: float = 0
+    num_drawn_tokens: Number = 0
+    num_trained_tokens: Number = 0
     """Of prompts and programs."""
-    num_read_tokens: float = 0
+    num_read_tokens: Number = 0
     """In passes without gradients."""
-    num_runs: float = 0
+    num_runs: Number = 0
     """Programs run on tests."""
-    num_bytes: float = 0
+    num_bytes: Number = 0
     batch_size: int = 1
 
 
@@ -55,9 +56,9 @@ class Cost:
     """What a stage takes by the rates of some hardware."""
 
     amount: Amount
-    model_s: float | None
+    model_s: Number | None
     """None where the hardware has no measured rates."""
-    sandbox_s: float
+    sandbox_s: Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ class Lengths:
     num_tested: int
     num_validation: int
     num_test: int
-    prompt: float
-    program: float
+    prompt: Number
+    program: Number
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Rates:
         """What there are rates of."""
         return list(dict.fromkeys(row["hardware"] for row in self.rates))
 
-    def tokens_per_s(self, hardware: str, work: str, num_weights: float, batch_size: int) -> float | None:
+    def tokens_per_s(self, hardware: str, work: str, num_weights: Number, batch_size: int) -> Number | None:
         """Return a rate: between two measured sizes by their logarithms, beyond them by the number of weights."""
         rows = [r for r in self.rates if r["hardware"] == hardware and r["work"] == work]
         if not rows:
@@ -108,7 +109,7 @@ class Rates:
         known, found = np.log(np.array(points, dtype=float)).T
         return float(np.exp(np.interp(math.log(num_weights), known, found)))
 
-    def characters_per_token(self, vocab_size: int) -> tuple[float, float]:
+    def characters_per_token(self, vocab_size: int) -> tuple[Number, Number]:
         """Return how many characters a token of a program and of a prompt has."""
         known = [math.log(row["vocab_size"]) for row in self.characters]
         of = [[row[name] for row in self.characters] for name in ("program", "prompt")]
@@ -119,7 +120,7 @@ class Rates:
 # ----------------------------------------------------------------------------------------------------------- the model
 
 
-def num_weights_of(config: RunConfig) -> float | None:
+def num_weights_of(config: RunConfig) -> Number | None:
     """Return how many weights the actor has; None where neither a folder nor a name tells."""
     if config.actor.init == "tiny":
         return _num_t5_weights(config.actor.tiny)
@@ -130,7 +131,7 @@ def num_weights_of(config: RunConfig) -> float | None:
     return float(found[1]) * {"b": 1e9, "m": 1e6}[found[2]] if found else None
 
 
-def _num_t5_weights(tiny: TinyConfig) -> float:
+def _num_t5_weights(tiny: TinyConfig) -> Number:
     attention, feed_forward = 4 * tiny.d_model**2, 2 * tiny.d_model * tiny.d_ff
     return tiny.vocab_size * tiny.d_model + tiny.num_layers * (3 * attention + 2 * feed_forward)
 
@@ -166,14 +167,14 @@ class Reckoning:
 
     config: RunConfig
     lengths: Lengths
-    num_weights: float
+    num_weights: Number
     rates: Rates
     amounts: list[Amount] = field(default_factory=list)
-    num_pooled: float = 0
+    num_pooled: Number = 0
     """Programs that were drawn for training problems so far."""
 
     @property
-    def example(self) -> float:
+    def example(self) -> Number:
         """Tokens of a prompt and a program."""
         return self.lengths.prompt + self.lengths.program
 
@@ -181,7 +182,7 @@ class Reckoning:
         """Note what a stage does."""
         self.amounts.append(Amount(stage, **amount))
 
-    def draw(self, place: str, num_problems: float, per_problem: float, max_tokens: int, *, runs: int = 1) -> float:
+    def draw(self, place: str, num_problems: Number, per_problem: Number, max_tokens: int, *, runs: int = 1) -> Number:
         """Note `sample` and `execute` stages; return the programs drawn."""
         count, sizes = num_problems * per_problem, self.rates.bytes
         tokens = count * min(self.lengths.program, max_tokens)
@@ -191,7 +192,7 @@ class Reckoning:
         self.add(f"{place}/execute", num_runs=runs * count, num_bytes=runs * count * per_verdict)
         return count
 
-    def train(self, stage: str, num_examples: float, optim: OptimConfig | None, *, reads: float = 0) -> float:
+    def train(self, stage: str, num_examples: Number, optim: OptimConfig | None, *, reads: Number = 0) -> Number:
         """Note a training; return the tokens it goes through."""
         tokens = 0.0 if optim is None else _num_examples(num_examples, optim) * self.example
         if optim is not None and optim.max_tokens is not None:
@@ -202,14 +203,14 @@ class Reckoning:
         self.add(stage, **amount, num_bytes=weights, batch_size=batch_size)
         return tokens
 
-    def fit_critic(self, stage: str, num_programs: float, config: CriticConfig) -> None:
+    def fit_critic(self, stage: str, num_programs: Number, config: CriticConfig) -> None:
         """Note a critic's training: its linear layer first, then all of it."""
         learnt = num_programs * (1 - config.held_out)
         reads = learnt * config.training.fit_head + 2 * num_programs * config.held_out
         self.train(stage, learnt, config.training.optim, reads=reads)
 
 
-def _num_examples(num_examples: float, optim: OptimConfig) -> float:
+def _num_examples(num_examples: Number, optim: OptimConfig) -> Number:
     """Return the examples that a training goes through, each as often as it does."""
     limits = []
     if optim.num_steps is not None:
@@ -221,7 +222,7 @@ def _num_examples(num_examples: float, optim: OptimConfig) -> float:
     return min(limits, default=math.inf)
 
 
-def amounts(config: RunConfig, lengths: Lengths, num_weights: float, rates: Rates) -> list[Amount]:
+def amounts(config: RunConfig, lengths: Lengths, num_weights: Number, rates: Rates) -> list[Amount]:
     """Return what each stage of a recipe does, with models of so many weights."""
     this = Reckoning(config, lengths, num_weights, rates)
     _supervised(this)
@@ -250,7 +251,7 @@ def _supervised(this: Reckoning) -> None:
         this.train("online", drawn, optim.model_copy(update={"num_steps": None, "num_epochs": online.num_passes}))
 
 
-def _reinforced(this: Reckoning) -> float:
+def _reinforced(this: Reckoning) -> Number:
     """Note the rounds; return the tokens they draw and train on."""
     config, lengths, rounds = this.config, this.lengths, this.config.rounds
     size = min(rounds.problems_per_round or lengths.num_tested, lengths.num_tested)
@@ -280,7 +281,7 @@ def _validated(this: Reckoning, place: str) -> None:
         this.draw(place, size, settings.num_samples, sample.sampling.max_new_tokens)
 
 
-def _evaluated(this: Reckoning, num_rl_tokens: float) -> None:
+def _evaluated(this: Reckoning, num_rl_tokens: Number) -> None:
     config, settings, lengths = this.config, this.config.evaluation, this.lengths
     longest = settings.sampling.max_new_tokens
 
@@ -326,12 +327,12 @@ def _searched(this: Reckoning, longest: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ the costs
 
 
-def costs(found: Sequence[Amount], rates: Rates, hardware: str, num_weights: float) -> list[Cost]:
+def costs(found: Sequence[Amount], rates: Rates, hardware: str, num_weights: Number) -> list[Cost]:
     """Return what the stages take in seconds of one device and of one processor core of the sandbox."""
     return [Cost(a, _model_s(a, rates, hardware, num_weights), _sandbox_s(a, rates)) for a in found]
 
 
-def _model_s(amount: Amount, rates: Rates, hardware: str, num_weights: float) -> float | None:
+def _model_s(amount: Amount, rates: Rates, hardware: str, num_weights: Number) -> Number | None:
     seconds = rates.overhead["cpu_s_per_stage"]
     done = {"draw": amount.num_drawn_tokens, "train": amount.num_trained_tokens, "read": amount.num_read_tokens}
     for work, num_tokens in done.items():
@@ -343,7 +344,7 @@ def _model_s(amount: Amount, rates: Rates, hardware: str, num_weights: float) ->
     return seconds
 
 
-def _sandbox_s(amount: Amount, rates: Rates) -> float:
+def _sandbox_s(amount: Amount, rates: Rates) -> Number:
     return amount.num_runs * rates.sandbox["core_s_per_program"]
 
 
@@ -370,5 +371,5 @@ def lines(found: Sequence[Cost]) -> Iterator[tuple[str, ...]]:
         )
         hours = "unknown" if cost.model_s is None else f"{cost.model_s / 3600:.3g}"
         size = f"{amount.num_bytes / 1e9:.2g}"
-        yield (amount.stage, *(f"{count:,.0f}" if count else "" for count in counts), hours,
-               f"{cost.sandbox_s / 3600:.3g}", size)  # fmt: skip
+        shown = [f"{count:,.0f}" if count else "" for count in counts]
+        yield (amount.stage, *shown, hours, f"{cost.sandbox_s / 3600:.3g}", size)
