@@ -1,224 +1,149 @@
-"""Whether critic sampling finds more than plain sampling does for as many tokens, and which of its parts does it.
+"""Whether a search near the greedy program finds more than sampling, repair and beams do for as many tokens.
 
-    python benchmarks/critic_sampling.py [--quick] [--run-dir runs/demo ...] [--seeds 3] [--out DIR] --json FILE
+    python benchmarks/critic_sampling.py [--quick] [--run-dir runs/demo ...] [--seeds 5] [--out DIR] --json FILE
 
-Each run directory is a seed: its actor, binary critic and repair model, on its test problems. Without `--run-dir` one
-is trained for each seed by the demo's recipe, on a MiniAPPS of that seed. Plain sampling and every arm begin with the
-same programs; a comparison cuts both sides, problem by problem, to the tokens that both have spent. 1@all submits one
-of the programs that pass the example tests, any one or the best ranked. Intervals are of paired differences over
-(seed, problem). Every part is a stage folder under `--out`: a killed benchmark continues where it was. Flags of the
-recipe (`--rounds.num-rounds 2`) may follow.
+Each run directory is a seed: its actor, repair model and binary critic, on its test problems. Without `--run-dir` one
+is trained for each seed by the demo's recipe, on a MiniAPPS of that seed. A problem's budget is the tokens of N plain
+samples in the mean; each arm is cut to it, problem by problem, and `stopped` ends an arm with the first program that
+passes the example tests. What is submitted is decided by example tests alone, and scored by hidden ones: the first that
+passes, or the first of the largest class of equal behaviour. Intervals are of paired differences over (seed, problem).
+Every part is a stage folder under `--out`: a killed benchmark continues where it was. Flags of the recipe may follow.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from algorithm_1 import FIRST_SEED, Seed, actor_of, first_round, open_seed, train
 from rich.console import Console
 from rich.table import Table
 
-from coderl import problems as data
 from coderl import records, tables
-from coderl.critic_sampling import anytime
-from coderl.critic_sampling.anytime import METRICS, Arm, as_candidates
+from coderl.critic_sampling.anytime import Arm, as_candidates, within
 from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.settings import CriticSamplingConfig
-from coderl.engines.settings import SampleConfig
+from coderl.engines.beam import beams
 from coderl.evaluation.pass_at_k import average, paired_difference
-from coderl.recipe import RECIPE, RunConfig, load_recipe
-from coderl.stages.console import Reporter
+from coderl.prompts import PromptConfig
+from coderl.stages import networks
 from coderl.stages.critic_sample import critic_sample
 from coderl.stages.execute import execute
 from coderl.stages.gather import gather
 from coderl.stages.rank import rank
-from coderl.stages.rollouts import programs_of
-from coderl.stages.run import bare, run
+from coderl.stages.rollouts import programs_of, verdicts_of
+from coderl.stages.run import bare
 from coderl.stages.sample import sample
 from coderl.stages.search_report import arm_of, candidates_of
-from coderl.stages.stage import Facts, Programs, Work, derive_seed, stage
-from coderl.types import (
-    InputError,
-    LabelledProblem,
-    Program,
-    ProgramKind,
-)
+from coderl.stages.stage import Facts, ModelSource, Shown, Work, chunks, derive_seed, stage
+from coderl.types import InputError, Program, Verdict
 
-FIRST_SEED = 20
-"""Of the runs that are trained here: settings were chosen on smaller seeds."""
-POOL_ROUNDS = 3.3
-"""Programs drawn plainly, in first rounds: a search draws three at most (itself, repairs, refinements)."""
-NUM_POINTS = 12
-"""Of an anytime curve."""
-DEMO = Path(__file__).resolve().parents[1] / "src" / "coderl" / "demo.toml"
-
-BOTH = {"num_repair_rounds": 1, "num_refine_rounds": 1}
-REPAIR = {"num_repair_rounds": 1, "num_refine_rounds": 0}
-ARMS: dict[str, dict[str, Any]] = {
-    "repair M=1": REPAIR,
-    "repair M=2": {**REPAIR, "num_repair_candidates": 2},
-    "repair M=4": {**REPAIR, "num_repair_candidates": 4},
-    "repair, random critic": {**REPAIR, "repair_order": "random"},
-    "refine": {"num_repair_rounds": 0, "num_refine_rounds": 1},
-    "refine, repair M=1": BOTH,
-    "refine, repair M=2": {**BOTH, "num_repair_candidates": 2},
-    "refine, repair M=4": {**BOTH, "num_repair_candidates": 4},
-    "random prefix": {**BOTH, "prefix": "random"},
-    "empty prefix": {**BOTH, "prefix": "empty"},
-    "random critic": {**BOTH, "prefix": "random", "repair_order": "random"},
-}
-"""What each arm changes; a random critic also ranks at random. All keep every program and add N where no round is
-possible. The first is the default; those with `refine, repair` are rows of the paper's Table 4."""
-FULL, RANDOM, PAPER, PLAIN = "repair M=1", "repair, random critic", "refine, repair M=1", "plain"
-QUICK_ARMS = (FULL, RANDOM)
-
-PASS, ONE, ONE_RANKED, FIVE, FIVE_RANKED = METRICS
-CONTRASTS: dict[str, tuple[str, str, str, str]] = {
-    "one_at_k_gain": (FULL, ONE_RANKED, PLAIN, ONE),
-    "pass_at_k_gain": (FULL, PASS, PLAIN, PASS),
-    "random_critic_gain": (FULL, ONE_RANKED, RANDOM, ONE),
-    "five_at_k_gain": (FULL, FIVE_RANKED, PLAIN, FIVE),
-    "one_at_k_gain_same_choice": (FULL, ONE, PLAIN, ONE),
-    "ranking_gain": (FULL, ONE_RANKED, FULL, ONE),
-    "ranking_gain_plain": (PLAIN, ONE_RANKED, PLAIN, ONE),
-    "random_critic_pass_gain": (FULL, PASS, RANDOM, PASS),
-    "repair_m2_pass_gain": ("repair M=2", PASS, FULL, PASS),
-    "repair_m4_pass_gain": ("repair M=4", PASS, FULL, PASS),
-    "repair_m2_one_gain": ("repair M=2", ONE, FULL, ONE),
-    "repair_m4_one_gain": ("repair M=4", ONE, FULL, ONE),
-    "refine_alone_pass_gain": ("refine", PASS, PLAIN, PASS),
-    "refine_alone_one_gain": ("refine", ONE, PLAIN, ONE),
-    "refine_too_pass_gain": (PAPER, PASS, FULL, PASS),
-    "refine_too_one_gain": (PAPER, ONE, FULL, ONE),
-    "random_prefix_pass_gain": (PAPER, PASS, "random prefix", PASS),
-    "random_prefix_one_gain": (PAPER, ONE, "random prefix", ONE),
-    "empty_prefix_pass_gain": (PAPER, PASS, "empty prefix", PASS),
-    "paper_one_at_k_gain": (PAPER, ONE_RANKED, PLAIN, ONE),
-    "paper_pass_at_k_gain": (PAPER, PASS, PLAIN, PASS),
-    "paper_random_critic_gain": (PAPER, ONE_RANKED, "random critic", ONE),
-}
-"""Name -> (arm, metric, other arm, other metric): the first minus the second, at equal tokens."""
+PLAIN, REPAIR, BRANCH, BOTH, BEAM = "plain", "repair", "branch", "branch + repair", "beam"
+ARMS = (PLAIN, REPAIR, BRANCH, BOTH, BEAM)
+NUM_BEAMS = 16
+SPARE = 1.6
+"""Plain samples drawn for those in a budget: of a problem with short programs it holds more."""
+FRACTIONS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Of the budget, as far as the arms have drawn: the points of a curve."""
+CONTRASTS = {"branch_minus_plain": (BRANCH, PLAIN), "branch_minus_repair": (BRANCH, REPAIR),
+             "branch_minus_beam": (BRANCH, BEAM), "branch_repair_minus_branch": (BOTH, BRANCH),
+             "branch_repair_minus_plain": (BOTH, PLAIN), "beam_minus_plain": (BEAM, PLAIN)}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Seed:
-    """One run's models and test problems, and where its searches are kept."""
-
-    name: str
-    run_dir: Path
-    folder: Path
-    config: RunConfig
-    problems: list[LabelledProblem]
-    num_samples: int
-    temperature: float
-    reporter: Reporter
-
-    @property
-    def sampling(self) -> SampleConfig:
-        """How all arms draw, N programs a problem."""
-        drawn = self.config.evaluation.sampling.model_copy(update={"temperature": self.temperature})
-        return SampleConfig(num_samples=self.num_samples, sampling=drawn)
-
-    @property
-    def execution(self) -> Any:
-        """The run's, with a store of verdicts that the arms share."""
-        return self.config.execution.model_copy(update={"store_path": self.folder / "verdicts.sqlite"})
+@stage
+def beam(
+    work: Work, *, actor: ModelSource, problems: Shown, num_beams: int, max_new_tokens: int, prompt: PromptConfig
+) -> Facts:
+    """Write the programs of a beam search, best first; each costs as many tokens as the longest."""
+    table, num_tokens = tables.PartedTable(work.folder / "programs", Program), 0
+    for index, chunk in work.parts(table, chunks(problems, 64), "beams"):
+        model = networks.actor(actor, prompt)
+        encoded = [model.encode_prompt(problem) for problem in chunk]
+        sizes = {"num_beams": num_beams, "num_returned": num_beams, "max_new_tokens": max_new_tokens}
+        found = beams(model.model, encoded, batch_rows=256, **sizes)
+        table.write(
+            index, [p for problem, drawn in zip(chunk, found, strict=True) for p in model.programs(problem, drawn)]
+        )
+    for drawn in _by_problem(list(table.rows())).values():
+        num_tokens += len(drawn) * max(len(p.tokens) for p in drawn)
+    return {"num_tokens": num_tokens}
 
 
-# ------------------------------------------------------------------------------------------------------------- models
-
-
-def train(seed: int, out: Path, flags: Sequence[str]) -> Path:
-    """Return the run directory of a seed, trained by the demo's recipe as far as it was not."""
-    config = load_recipe(DEMO, flags)
-    source = f"{config.problems.source}{',' if ':' in config.problems.source else ':'}seed={seed}"
-    problems = config.problems.model_copy(update={"source": source})
-    less = {"ce_control": False, "search_control": False, "num_samples": 2, "ks": (1,)}
-    evaluation = config.evaluation.model_copy(update={**less, "temperatures": config.evaluation.temperatures[:1]})
-    config = config.model_copy(update={"seed": seed, "problems": problems, "evaluation": evaluation})
-    run(config, out, Reporter(quiet=True))
-    return out
-
-
-def actor_of(run_dir: Path) -> Path:
-    """Return the run's last actor: the one that drew the programs it was evaluated on.
-
-    Raises:
-        InputError: the run is not finished, or its models are gone.
-    """
-    manifests = sorted(run_dir.glob(f"evaluate/actor_critic/*/sample/{records.MANIFEST}"))
-    if not manifests:
-        raise InputError(f"{run_dir}: no evaluated actor; finish the run first (coderl run)")
-    wanted = records.read_json(manifests[0])["inputs"]["actor"]
-    for folder in [*sorted(run_dir.glob("round-*/actor/model"), reverse=True), run_dir / "warm-start" / "model"]:
-        if folder.exists() and records.hash_path(folder) == wanted:
-            return folder
-    raise InputError(f"{run_dir}: the evaluated actor's model is not there any more")
-
-
-def open_seed(run_dir: Path, out: Path, num_samples: int, temperature: float, num_problems: int | None) -> Seed:
-    """Return a finished run as a seed.
-
-    Raises:
-        InputError: the folder holds no finished run with a binary critic and a repair model.
-    """
-    for needed in (RECIPE, "problems/test.jsonl", "binary-critic/model", "repair/model"):
-        if not (run_dir / needed).exists():
-            raise InputError(f"{run_dir / needed}: not there; give the directories of finished runs")
-    config = RunConfig.model_validate(records.read_json(run_dir / RECIPE))
-    name = f"{run_dir.name}-{records.hash_value(str(run_dir.resolve()))[:8]}"
-    tests = data.load(run_dir / "problems" / "test.jsonl", limit=num_problems)
-    return Seed(name, run_dir, out / name, config, tests, num_samples, temperature, Reporter(quiet=True))
+def _by_problem(programs: Sequence[Program]) -> dict[str, list[Program]]:
+    found: dict[str, list[Program]] = {}
+    for program in programs:
+        found.setdefault(program.problem_id, []).append(program)
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------- arms
 
 
-@stage
-def first_round(work: Work, *, programs: Programs, num_samples: int) -> Facts:
-    """Write the first programs of each problem."""
-    rows = [p for p in programs_of(programs) if p.index < num_samples]
-    return {"num_programs": tables.PartedTable(work.folder / "programs", Program).write(0, rows)}
+@dataclass(frozen=True)
+class Settings:
+    """What every seed is measured with."""
+
+    num_samples: int
+    """N plain samples, whose tokens are the budget."""
+    times: float
+    """How many budgets the arms draw."""
+    repair_score: float
+    num_inputs: int
+
+    @property
+    def num_drawn(self) -> int:
+        """Plain samples a problem."""
+        return round(SPARE * self.times * self.num_samples)
 
 
-def draw(seed: Seed) -> None:
-    """Draw the pool of plain samples, whose first N a problem are the first round of every search."""
-    more = seed.sampling.model_copy(update={"num_samples": math.ceil(POOL_ROUNDS * seed.num_samples)})
-    pool = seed.folder / PLAIN / "sample"
-    sample(
-        pool,
-        actor=actor_of(seed.run_dir),
-        problems=bare(seed.problems),
-        config=more,
-        prompt=seed.config.prompt,
-        seed=derive_seed(seed.config.seed, PLAIN),
-        greedy=False,
-        reporter=seed.reporter,
+def drawing(seed: Seed, settings: Settings) -> Any:
+    """Return how an arm draws: all problems in one call, for the rounds of a search are small."""
+    return seed.sampling.model_copy(update={"num_samples": settings.num_drawn, "chunk_size": 256})
+
+
+def draw_plain(seed: Seed, settings: Settings) -> int:
+    """Draw the plain samples; return the tokens of N of them, in the mean: a problem's budget."""
+    out = seed.folder / PLAIN / "sample"
+    given = {"actor": actor_of(seed.run_dir), "problems": bare(seed.problems), "prompt": seed.config.prompt}
+    drawn = drawing(seed, settings)
+    how = {"config": drawn, "seed": derive_seed(seed.config.seed, PLAIN), "greedy": False, "reporter": seed.reporter}
+    sample(out, **given, **how)
+    lengths = [len(p.tokens) for p in programs_of(out) if p.index < settings.num_samples]
+    return round(settings.num_samples * statistics.fmean(lengths))
+
+
+def search(seed: Seed, arm: str, settings: Settings, budget: int) -> None:
+    """Run the search of an arm, which does not stop at a pass: what a stopped one tries is its beginning."""
+    most = round(settings.times * budget)
+    branch = {"stops_at_pass": False, "max_branches": None}
+    if arm == BOTH:
+        branch["repair_score"] = settings.repair_score
+    near = CriticSamplingConfig(start="near_greedy", keep="all", max_sampled_tokens=most, branch=branch)
+    half = settings.num_samples // 2
+    algorithm_1 = CriticSamplingConfig(
+        keep="all", fallback="sample_more", num_samples=half, num_refine_rounds=0, max_sampled_tokens=most
     )
-    first_round(seed.folder / "first", programs=pool, num_samples=seed.num_samples, reporter=seed.reporter)
-
-
-def search(seed: Seed, arm: str) -> None:
-    """Run the search of an arm."""
-    changes = {"keep": "all", "fallback": "sample_more", "num_samples": seed.num_samples, **ARMS[arm]}
+    if arm == REPAIR:
+        first_round(
+            seed.folder / "first", programs=seed.folder / PLAIN / "sample", num_samples=half, reporter=seed.reporter
+        )
     critic_sample(
         seed.folder / arm / "search",
         actor=actor_of(seed.run_dir),
-        critic=seed.run_dir / "binary-critic" / "model",
-        repair_model=seed.run_dir / "repair" / "model",
-        programs=seed.folder / "first",
+        critic=seed.run_dir / "binary-critic" / "model" if arm == REPAIR else None,
+        repair_model=seed.run_dir / "repair" / "model" if arm != BRANCH else None,
+        programs=seed.folder / "first" if arm == REPAIR else None,
         problems=bare(seed.problems),
-        config=CriticSamplingConfig(**changes),
-        sample=seed.sampling,
+        config=algorithm_1 if arm == REPAIR else near,
+        sample=drawing(seed, settings),
         execution=seed.execution,
         prompt=seed.config.prompt,
         seed=derive_seed(seed.config.seed, "search"),
@@ -227,215 +152,239 @@ def search(seed: Seed, arm: str) -> None:
     gather(seed.folder / arm / "sample", candidates=seed.folder / arm / "search", reporter=seed.reporter)
 
 
-def judge(seed: Seed, arm: str, num_inputs: int) -> Arm:
-    """Run an arm's programs on the hidden tests and rank them; return them in the order drawn."""
-    folder = seed.folder / arm
-    drawn, reporter = folder / "sample", seed.reporter
-    execute(folder / "execute", programs=drawn, problems=seed.problems, config=seed.execution, reporter=reporter)
-    rank(
-        folder / "rank",
-        programs=drawn,
-        problems=bare(seed.problems),
-        critic=seed.run_dir / "binary-critic" / "model",
-        num_inputs=num_inputs,
-        execution=seed.execution,
-        prompt=seed.config.prompt,
-        seed=derive_seed(seed.config.seed, "rank"),
-        reporter=reporter,
-    )
-    candidates = as_candidates(programs_of(drawn), {}) if arm == PLAIN else candidates_of(folder / "search")
-    return arm_of(candidates, folder / "execute", folder / "rank")
+def draw_beams(seed: Seed) -> None:
+    """Search with beams."""
+    sizes = {"num_beams": NUM_BEAMS, "max_new_tokens": seed.sampling.sampling.max_new_tokens}
+    given = {"actor": actor_of(seed.run_dir), "problems": bare(seed.problems), "prompt": seed.config.prompt}
+    beam(seed.folder / BEAM / "sample", **given, **sizes, reporter=seed.reporter)
 
 
-def run_seed(seed: Seed, arms: Sequence[str], num_inputs: int, say: Callable[[str], None]) -> dict[str, Arm]:
-    """Return what plain sampling and each arm tried."""
-    draw(seed)
-    found = {}
-    for arm in (PLAIN, *arms):
+def judged(seed: Seed, arm: str, settings: Settings) -> Arm:
+    """Run an arm's programs on example and hidden tests and on made inputs; return them in the order drawn."""
+    folder, shared = seed.folder / arm, {"reporter": seed.reporter}
+    programs, tests = folder / "sample", {"problems": seed.problems, "config": seed.execution}
+    execute(folder / "execute", programs=programs, **tests, **shared)
+    inputs = {"num_inputs": settings.num_inputs, "seed": derive_seed(seed.config.seed, "rank")}
+    given = {"problems": bare(seed.problems), "execution": seed.execution, "prompt": seed.config.prompt}
+    rank(folder / "rank", programs=programs, **given, **inputs, **shared)
+    if arm in (REPAIR, BRANCH, BOTH):
+        return arm_of(candidates_of(folder / "search"), folder / "execute", folder / "rank")
+    execute(folder / "examples", programs=programs, tests="example", **tests, **shared)
+    examples: dict[Any, Verdict] = verdicts_of(folder / "examples")
+    return arm_of(as_candidates(programs_of(programs), examples), folder / "execute", folder / "rank")
+
+
+def run_seed(
+    seed: Seed, settings: Settings, arms: Sequence[str], say: Callable[[str], None]
+) -> tuple[int, dict[str, Arm]]:
+    """Return a problem's budget, and what each arm tried."""
+    budget, found = draw_plain(seed, settings), {}
+    for arm in arms:
         say(f"{seed.name}: {arm}")
-        if arm != PLAIN:
-            search(seed, arm)
-        found[arm] = judge(seed, arm, num_inputs)
-    return found
+        if arm == BEAM:
+            draw_beams(seed)
+        elif arm != PLAIN:
+            search(seed, arm, settings, budget)
+        found[arm] = judged(seed, arm, settings)
+    return budget, found
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
 
 
-def contrasts(seeds: dict[str, dict[str, Arm]]) -> dict[str, Any]:
-    """Return each contrast between arms that were run, with its interval over (seed, problem)."""
-    found = {}
-    for name, (arm, metric, other, other_metric) in CONTRASTS.items():
-        ours: dict[str, float] = {}
-        theirs: dict[str, float] = {}
-        for seed, arms in seeds.items():
-            if arm not in arms or other not in arms:
-                continue
-            budgets = anytime.common_budgets(arms[arm], arms[other])
-            for scores, side, of in ((ours, arm, metric), (theirs, other, other_metric)):
-                scored = anytime.score(arms[side], budgets, METRICS[of])
-                scores.update({f"{seed}/{problem}": value for problem, value in scored.items()})
-        if ours:
-            interval = paired_difference(ours, theirs)
-            means = {"ours": statistics.fmean(ours.values()), "theirs": statistics.fmean(theirs.values())}
-            what = f"{arm}, {metric} - {other}, {other_metric}"
-            found[name] = {**records.plain(interval), **means, "what": what}
-    return found
+def stopped(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return what a search draws that stops with the round in which a program passes the example tests.
+
+    Plain samples and beams have one round: of samples the first that passes is the last, of beams all are drawn.
+    """
+    at = next((i for i, c in enumerate(candidates) if c.passes), None)
+    if at is None:
+        return list(candidates)
+    if all(c.round == 0 for c in candidates):
+        return list(candidates[: at + 1])
+    return [c for c in candidates if c.round <= candidates[at].round]
 
 
-def table_4(seeds: dict[str, dict[str, Arm]], difficulties: dict[str, str], num_samples: int) -> dict[str, Any]:
-    """Return pass@N and 1@N of the N programs that each arm hands in: the paper's rows, whose budgets differ."""
-    rows = {}
-    for arm in (PLAIN, *ARMS):
-        scores: dict[str, dict[str, float]] = {}
-        for seed, arms in seeds.items():
-            for problem, candidates in arms[arm].candidates.items() if arm in arms else ():
-                handed_in = last_round(candidates, num_samples)
-                for metric in METRICS:
-                    scores.setdefault(metric, {})[f"{seed}/{problem}"] = METRICS[metric](arms[arm], handed_in)
-        if scores:
-            rows[arm] = {name: records.plain(average(values, difficulties)) for name, values in scores.items()}
-    return rows
+def first(arm: Arm, candidates: Sequence[Candidate]) -> float:
+    """Return 1.0 if the first program that passes the example tests is right."""
+    return float(arm.num_correct([c for c in candidates if c.passes][:1]) > 0)
 
 
-def last_round(candidates: Sequence[Candidate], num_samples: int) -> list[Candidate]:
-    """Return the programs of a search's last round, or the first N of plain sampling."""
-    last = max(c.round for c in candidates)
-    is_search = any(c.program.kind is not ProgramKind.SAMPLE for c in candidates) and last > 0
-    return [c for c in candidates if c.round == last] if is_search else list(candidates[:num_samples])
+def by_behaviour(arm: Arm, candidates: Sequence[Candidate]) -> float:
+    """Return 1.0 if the first program of the largest class of equal behaviour, of those that pass, is right."""
+    passing = [c for c in candidates if c.passes]
+    names = [arm.behaviours.get(c.program.key, (str(i),)) for i, c in enumerate(passing)]
+    best = max(range(len(passing)), key=lambda i: (names.count(names[i]), -i), default=None)
+    return 0.0 if best is None else float(arm.num_correct([passing[best]]) > 0)
 
 
-def by_difficulty(seeds: dict[str, dict[str, Arm]], difficulties: dict[str, str]) -> dict[str, Any]:
-    """Return every metric of the search and of plain sampling at equal tokens, by difficulty."""
+def found(arm: Arm, candidates: Sequence[Candidate]) -> float:
+    """Return 1.0 if some program is right."""
+    return float(arm.num_correct(candidates) > 0)
+
+
+METRICS = {"pass": found, "one": first, "one_by_behaviour": by_behaviour}
+Seeds = dict[str, tuple[int, dict[str, Arm]]]
+
+
+def scores(seeds: Seeds, arm: str, metric: str, *, fraction: float = 1.0, stops: bool = False) -> dict[str, float]:
+    """Return the metric of each (seed, problem) at a fraction of the budget; beams cost what they cost."""
+    values = {}
+    for name, (budget, arms) in seeds.items():
+        for problem, candidates in arms[arm].candidates.items():
+            held = list(candidates) if arm == BEAM else within(candidates, round(fraction * budget))
+            values[f"{name}/{problem}"] = METRICS[metric](arms[arm], stopped(held) if stops else held)
+    return values
+
+
+def contrasts(seeds: Seeds, arms: Sequence[str]) -> dict[str, Any]:
+    """Return each arm minus each other, by what is found and what is submitted, with intervals."""
     rows: dict[str, Any] = {}
-    for arm in (PLAIN, FULL):
-        for metric in METRICS:
-            scores: dict[str, float] = {}
-            for seed, arms in seeds.items():
-                scored = anytime.score(arms[arm], anytime.common_budgets(arms[PLAIN], arms[FULL]), METRICS[metric])
-                scores.update({f"{seed}/{problem}": value for problem, value in scored.items()})
-            rows.setdefault(arm, {})[metric] = records.plain(average(scores, difficulties))
+    for name, (ours, theirs) in CONTRASTS.items():
+        if ours in arms and theirs in arms:
+            rows[name] = {m: difference(seeds, (ours, m), (theirs, m)) for m in METRICS}
+            rows[name]["stopped"] = {m: difference(seeds, (ours, m), (theirs, m), stops=True) for m in METRICS}
+    for arm in arms:
+        rows[f"behaviour_minus_first_{arm}"] = difference(seeds, (arm, "one_by_behaviour"), (arm, "one"))
     return rows
 
 
-def curves(seeds: dict[str, dict[str, Arm]]) -> dict[str, Any]:
-    """Return anytime curves: the mean over seeds of each metric, by tokens a problem."""
-    every = [arms[FULL] for arms in seeds.values()]
-    most = max(drawn[-1].num_tokens_so_far for arm in every for drawn in arm.candidates.values())
-    budgets = [round(most * (i + 1) / NUM_POINTS) for i in range(NUM_POINTS)]
+def difference(seeds: Seeds, ours: tuple[str, str], theirs: tuple[str, str], *, stops: bool = False) -> dict[str, Any]:
+    """Return the mean difference of two (arm, metric), and its interval."""
+    return records.plain(paired_difference(scores(seeds, *ours, stops=stops), scores(seeds, *theirs, stops=stops)))
+
+
+def table(seeds: Seeds, arms: Sequence[str], difficulties: dict[str, str]) -> dict[str, Any]:
+    """Return the share of problems of each arm and metric, by difficulty, and what was drawn for it."""
+    rows: dict[str, Any] = {}
+    for arm in arms:
+        row: dict[str, Any] = {m: records.plain(average(scores(seeds, arm, m), difficulties)) for m in METRICS}
+        held = [
+            (list(c) if arm == BEAM else within(c, budget))
+            for budget, found_by in seeds.values()
+            for c in found_by[arm].candidates.values()
+        ]
+        row["num_programs"] = statistics.fmean(map(len, held))
+        row["num_tokens"] = statistics.fmean(c[-1].num_tokens_so_far if c else 0 for c in held)
+        ends = [stopped(c) for c in held]
+        row["num_tokens_stopped"] = statistics.fmean(c[-1].num_tokens_so_far if c else 0 for c in ends)
+        rows[arm] = row
+    return rows
+
+
+def curves(seeds: Seeds, arms: Sequence[str], times: float) -> dict[str, Any]:
+    """Return each metric over fractions of the budget, as far as was drawn."""
+    points = [f for f in FRACTIONS if f <= times]
     return {
-        "num_tokens": budgets,
+        "fractions": points,
         **{
-            arm: {
-                metric: _mean_curve([anytime.curve(arms[arm], budgets, METRICS[metric]) for arms in seeds.values()])
-                for metric in (PASS, ONE, ONE_RANKED)
-            }
-            for arm in (PLAIN, FULL)
+            arm: {m: [statistics.fmean(scores(seeds, arm, m, fraction=f).values()) for f in points] for m in METRICS}
+            for arm in arms
+            if arm != BEAM
         },
     }
 
 
-def _mean_curve(found: Sequence[list[tuple[float, float]]]) -> list[float]:
-    return [statistics.fmean(value for _, value in points) for points in zip(*found, strict=True)]
+def by_try(seeds: Seeds) -> list[dict[str, float]]:
+    """Return how often each try of the search passes the examples first, where the greedy program fails them."""
+    drawn = [c for _, arms in seeds.values() for c in arms[BRANCH].candidates.values() if c and not c[0].passes]
+    rows = []
+    for at in range(1, 41):
+        reached = [c for c in drawn if len(c) > at and not any(x.passes for x in c[:at])]
+        if reached:
+            rows.append({"try": at, "num": len(reached), "share": statistics.fmean(c[at].passes for c in reached)})
+    return rows
 
 
-def mean_contributions(seeds: dict[str, dict[str, Arm]]) -> dict[str, dict[str, float]]:
-    """Return what refine and repair contributed to a search's arms, summed (counts) or averaged (shares) over seeds."""
-    means = {}
-    for arm in (FULL, PAPER):
-        found = [anytime.contributions(arms[arm]) for arms in seeds.values() if arm in arms]
-        means[arm] = {
-            name: sum(f[name] for f in found)
-            if isinstance(found[0][name], int)
-            else statistics.fmean(f[name] for f in found)
-            for name in (found[0] if found else ())
-        }
-    return means
+def costs(loaded: Sequence[Seed], arms: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return tokens and CPU-seconds of each arm's drawing, over all seeds."""
+    rows: dict[str, dict[str, float]] = {}
+    for arm in arms:
+        folders = [s.folder / arm / ("search" if (s.folder / arm / "search").exists() else "sample") for s in loaded]
+        facts = [records.facts_of(folder) for folder in folders]
+        num, cpu = sum(f["num_tokens"] for f in facts), sum(f["cpu_s"] for f in facts)
+        rows[arm] = {"num_tokens": num, "cpu_s": round(cpu, 1), "cpu_us_per_token": round(1e6 * cpu / num, 1)}
+    return rows
 
 
-def report(seeds: dict[str, dict[str, Arm]], loaded: Sequence[Seed], settings: dict[str, Any]) -> dict[str, Any]:
+def report(seeds: Seeds, loaded: Sequence[Seed], arms: Sequence[str], settings: Settings) -> dict[str, Any]:
     """Return all figures as JSON values."""
     difficulties = {f"{s.name}/{p.problem.problem_id}": p.problem.difficulty for s in loaded for p in s.problems}
-    found = contrasts(seeds)
-    machine = {"machine": platform.processor() or platform.machine(), "num_cpus": os.cpu_count()}
     return {
-        **{name: found[name] for name in ("one_at_k_gain", "pass_at_k_gain", "random_critic_gain")},
+        **contrasts(seeds, arms),
         "num_seeds": len(seeds),
-        **settings,
-        "contrasts": found,
-        "equal_tokens": by_difficulty(seeds, difficulties),
-        "handed_in": table_4(seeds, difficulties, settings["num_samples"]),
-        "curves": curves(seeds),
-        "contributions": mean_contributions(seeds),
-        "costs": costs(loaded),
-        "cpu_s": round(sum(_cpu_s(s.folder) for s in loaded), 1),
-        **machine,
+        **records.plain(settings),
+        "budget_tokens": {name: budget for name, (budget, _) in seeds.items()},
+        "arms": table(seeds, arms, difficulties),
+        "curves": curves(seeds, arms, settings.times),
+        "by_try": by_try(seeds),
+        "costs": costs(loaded, arms),
+        "machine": platform.processor() or platform.machine(),
+        "num_cpus": os.cpu_count(),
     }
 
 
-def costs(loaded: Iterable[Seed]) -> dict[str, dict[str, int]]:
-    """Return the tokens that each arm drew and the example tests that a search ran, over all seeds."""
-    totals: dict[str, dict[str, int]] = {}
-    for seed in loaded:
-        for path in sorted(seed.folder.glob(f"*/s*/{records.MANIFEST}")):  # `sample` or `search`
-            facts = records.facts_of(path.parent)
-            found = totals.setdefault(path.parent.parent.name, {})
-            for name in {"num_tokens", "num_tests"} & facts.keys():
-                found[name] = found.get(name, 0) + facts[name]
-    return totals
+def show(figures: dict[str, Any], arms: Sequence[str]) -> None:
+    """Print the shares of each arm and the contrasts."""
+    console, shares = (
+        Console(width=150),
+        Table("arm", *METRICS, "programs", "tokens", "tokens, stopped", "CPU us a token"),
+    )
+    for arm in arms:
+        row, cost = figures["arms"][arm], figures["costs"][arm]
+        cells = [f"{100 * row[m]['all']['mean']:.1f}" for m in METRICS]
+        numbers = (row["num_programs"], row["num_tokens"], row["num_tokens_stopped"], cost["cpu_us_per_token"])
+        shares.add_row(arm, *cells, *(f"{n:.0f}" for n in numbers))
+    console.print(shares)
+    gains = Table("points", *METRICS, *(f"{m}, stopped" for m in METRICS))
+    for name in CONTRASTS:
+        if name in figures:
+            row = figures[name]
+            gains.add_row(name, *(_points(of[m]) for of in (row, row["stopped"]) for m in METRICS))
+    console.print(gains)
+    print(json.dumps(figures["curves"], indent=1))
 
 
-def _cpu_s(folder: Path) -> float:
-    facts = [records.facts_of(path.parent) for path in folder.rglob(records.MANIFEST)]
-    return sum(f["cpu_s"] + f.get("sandbox_cpu_s", 0.0) for f in facts)
-
-
-def show(figures: dict[str, Any]) -> None:
-    """Print the contrasts."""
-    table = Table("at equal tokens", "points", "95% interval", "ours", "theirs", "what")
-    for name, c in figures["contrasts"].items():
-        cells = (f"{100 * c['mean']:+.2f}", f"{100 * c['low']:+.2f} to {100 * c['high']:+.2f}")
-        table.add_row(name, *cells, f"{100 * c['ours']:.1f}", f"{100 * c['theirs']:.1f}", c["what"])
-    Console(width=160).print(table)
-    print(json.dumps(figures["contributions"], indent=1))
+def _points(found: dict[str, float]) -> str:
+    return f"{100 * found['mean']:+.1f} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--quick", action="store_true", help="one seed, 60 problems, three arms")
+    parser.add_argument("--quick", action="store_true", help="one seed, 60 problems")
     parser.add_argument("--run-dir", type=Path, nargs="+", default=[], help="finished runs, a seed each")
-    parser.add_argument("--seeds", type=int, default=3, help="runs to train where none is given")
-    parser.add_argument("--num-samples", type=int, default=10, help="N, the programs of each round")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of every arm; see docs/experiments.md")
-    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), help="only these; those of the first claims always")
+    parser.add_argument("--seeds", type=int, default=5, help="runs to train where none is given")
+    parser.add_argument("--num-samples", type=int, default=20, help="N plain samples, whose tokens are the budget")
+    parser.add_argument("--times", type=float, default=1.0, help="how many budgets to draw, for the curves")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of plain samples and repairs")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="only these")
     parser.add_argument("--num-problems", type=int, help="only the first so many test problems")
     parser.add_argument("--num-inputs", type=int, default=8, help="inputs made to tell behaviours apart")
+    parser.add_argument("--repair-score", type=float, default=-4.0, help="what a repair is worth beside branches")
     parser.add_argument("--out", type=Path, default=Path("runs/critic_sampling"), help="where the stages are kept")
     parser.add_argument("--json", type=Path, required=True, help="where to write the figures")
     args, flags = parser.parse_known_args()
     if flags and args.run_dir:
         parser.error(f"{flags[0]}: flags of the recipe are for runs that are trained here, not for --run-dir")
     torch.set_num_threads(1)
-    wanted = {*QUICK_ARMS, *args.arms} if args.arms else set(QUICK_ARMS if args.quick else ARMS)
-    arms = tuple(arm for arm in ARMS if arm in wanted)
+    arms = tuple(arm for arm in ARMS if arm in {PLAIN, BRANCH, *args.arms})
     num_seeds, num_problems = (1, args.num_problems or 60) if args.quick else (args.seeds, args.num_problems)
-    seeds, loaded, console = {}, [], Console(stderr=True, highlight=False)
+    settings = Settings(args.num_samples, args.times, args.repair_score, args.num_inputs)
+    seeds, loaded, console = Seeds(), [], Console(stderr=True, highlight=False)
     try:
-        run_dirs = args.run_dir[:num_seeds] if args.quick else args.run_dir
-        for run_dir in run_dirs or range(FIRST_SEED, FIRST_SEED + num_seeds):
+        for run_dir in args.run_dir[: 1 if args.quick else None] or range(FIRST_SEED, FIRST_SEED + num_seeds):
             if isinstance(run_dir, int):
                 console.print(f"training seed {run_dir}")
                 run_dir = train(run_dir, args.out / f"run-{run_dir}", flags)
             seed = open_seed(run_dir, args.out, args.num_samples, args.temperature, num_problems)
             loaded.append(seed)
-            seeds[seed.name] = run_seed(seed, arms, args.num_inputs, console.print)
+            seeds[seed.name] = run_seed(seed, settings, arms, console.print)
     except InputError as error:
         parser.exit(2, f"critic_sampling: {error}\n")
-    settings = {"num_samples": args.num_samples, "num_inputs": args.num_inputs, "temperature": args.temperature}
-    figures = report(seeds, loaded, settings)
-    show(figures)
+    figures = report(seeds, loaded, arms, settings)
+    show(figures, arms)
     records.write_json(args.json, figures)
 
 

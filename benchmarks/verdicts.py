@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from coderl import problems as data
+from coderl.evaluation.pass_at_k import estimate
 from coderl.execution import ExecutionConfig, Executor, Job
 from coderl.execution.sandbox.process import _USUAL
 from coderl.types import AssertTest, CallTest, Outcome, StdinTest
@@ -80,6 +81,17 @@ def sleepers(num_workers: int, seconds: float, every: int, limit_s: float) -> fl
         return time.monotonic() - before
 
 
+def coin(number: int) -> dict[str, float]:
+    """Return the share of programs that pass six yes/no tests by chance, with its 95 % interval; 1/64 is right."""
+    code = "import os\nprint('YES' if os.urandom(1)[0] % 2 else 'NO')  # "
+    tests = tuple(StdinTest(str(i), "YES" if i % 2 else "NO") for i in range(6))
+    with Executor(ExecutionConfig()) as executor:
+        jobs = (Job(code + str(i), tests) for i in range(number))
+        passed = [float(verdict.outcome is Outcome.PASSED_TEST) for verdict in executor.run(jobs)]
+    found = estimate(passed)
+    return {"passed": sum(passed), "of": number, "share": found.mean, "low": found.low, "high": found.high}
+
+
 def references(path: str) -> dict[str, float]:
     """Return how many reference solutions of assertion problems pass, and their cost beside the fork floor."""
     jobs = [Job(p.solutions[0], p.hidden_tests, p.problem.fn_name) for p in data.load(path) if p.solutions]
@@ -106,11 +118,13 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", nargs="*", default=[], help="files of problems whose tests are assertions")
+    parser.add_argument("--coins", type=int, default=3000, help="programs that guess")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     report: dict[str, object] = {**start(), **never()}
     report["stragglers_wall_s"] = sleepers(8, 2.0, 20, 30.0)
     report["hanging_wall_s"] = sleepers(2, 60.0, 25, 2.0)
+    report["coin"] = coin(options.coins)
     report |= {Path(path).name: references(path) for path in options.problems}
     print(json.dumps(report, indent=1))
     if options.json:

@@ -20,11 +20,11 @@ class Lock:
     def __exit__(self, *error): (folder / f"freed-by-{rank}").touch()
 with group.held_by_main(Lock):
     told = group.on_main(lambda: (folder / f"asked-{rank}").touch() or ["rank", rank])
-    dealt = []
-    for number, item in group.deal("abcdefg"):
-        dealt.append([number, item])
+    dealt, shown = [], []
+    for item in group.deal("abcdefg", shown.append):
+        dealt.append([shown[-1], item])
         time.sleep(0.05)
-    dealt_again = list(group.deal("xy"))
+    dealt_again = list(group.deal("xy", shown.append))
     gathered = group.gather({"rank": rank})
 (folder / "late").touch() if rank else group.wait_for_files([folder / "late"])
 found = {"told": told, "dealt": dealt, "again": len(dealt_again), "gathered": gathered, "main": group.is_main}
@@ -91,8 +91,9 @@ def test_alone_nothing_is_waited_for(tmp_path, monkeypatch):
     """Without a launcher there is no one else, and torch is not looked for."""
     monkeypatch.setitem(sys.modules, "torch.distributed", None)
     monkeypatch.setattr(processes, "_group", None)
-    group = processes.group()
+    group, seen = processes.group(), []
     assert (group.rank, group.num_processes, group.is_main) == (0, 1, True)
-    assert list(group.deal("ab")) == [(0, "a"), (1, "b")]
+    assert list(group.deal("ab", seen.append)) == ["a", "b"]
+    assert seen == [0, 1]
     assert group.gather(3) == [3]
     group.wait_for_files([tmp_path / "none"])

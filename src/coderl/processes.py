@@ -59,6 +59,8 @@ class Group:
 
     rank: int = 0
     num_processes: int = 1
+    is_apart: bool = False
+    """Whether others, perhaps on other machines, write some of the files of a stage."""
 
     @property
     def is_main(self) -> bool:
@@ -76,12 +78,14 @@ class Group:
         """Return the values that the processes give, in the order of their ranks; all wait for the last."""
         return [value]
 
-    def deal(self, items: Sequence[Item]) -> Iterator[tuple[int, Item]]:
-        """Yield those of the items that this process should do, each with how many were given out before it.
+    def deal(self, items: Sequence[Item], show: Callable[[int], None]) -> Iterator[Item]:
+        """Yield those of the items that this process should do, and show before each how many were given out.
 
         Whoever has done one gets the next, and each item goes to one process.
         """
-        yield from enumerate(items)
+        for number, item in enumerate(items):
+            show(number)
+            yield item
 
     @contextmanager
     def held_by_main(self, context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
@@ -97,7 +101,7 @@ class Group:
             OSError: it does not: the machines do not share the folder.
         """
         deadline = time.monotonic() + FILES_APPEAR_S
-        while self.num_processes > 1 and (missing := [p for p in paths if not p.exists()]):
+        while self.is_apart and (missing := [p for p in paths if not p.exists()]):
             if time.monotonic() > deadline:
                 raise OSError(f"{missing[0]}: written by another process and not seen here; do all share this folder?")
             os.listdir(missing[0].parent) if missing[0].parent.is_dir() else None  # NFS looks again
@@ -114,6 +118,8 @@ class _Answer:
 
 class _LaunchedGroup(Group):
     """The processes that a launcher started, over torch.distributed."""
+
+    is_apart = True
 
     def __init__(self) -> None:
         torch = importlib.import_module("torch")
@@ -160,10 +166,11 @@ class _LaunchedGroup(Group):
             self._dist.all_gather_object(values, value, group=self._control)
         return values
 
-    def deal(self, items: Sequence[Item]) -> Iterator[tuple[int, Item]]:
+    def deal(self, items: Sequence[Item], show: Callable[[int], None]) -> Iterator[Item]:
         self._num_deals += 1
         while (ticket := self._store.add(f"coderl/deal-{self._num_deals}", 1) - 1) < len(items):
-            yield ticket, items[ticket]
+            show(ticket)
+            yield items[ticket]
 
     def fail(self, reason: str) -> bool:
         """Leave the reason why this process ends for the others; True where it is the first."""

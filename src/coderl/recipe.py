@@ -89,6 +89,8 @@ class EvaluationConfig(Config):
     temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.6, 0.2)
     """Every model is evaluated at each; the first is the headline's."""
     sampling: SamplingConfig = SamplingConfig()
+    chunk_size: Count = 32
+    """Test problems a part: what a killed run may have to draw again, and what several processes share."""
     ce_control: bool = True
     """Train a control with more cross-entropy, on as many tokens as reinforcement learning drew and trained on."""
     ce_control_steps: Count | None = None

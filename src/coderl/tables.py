@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coderl.records import atomic_path, file_state, remember_hash
@@ -69,6 +70,10 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
+_SMALL = tuple(range(1 << 18))
+"""Integers that rows share, such as the tokens of a vocabulary: each is then 8 bytes in a row and not 40."""
+
+
 def _arrow_type(hint: Any) -> pa.DataType:
     hint = _without_none(hint)
     if typing.get_origin(hint) in (tuple, list):
@@ -112,6 +117,8 @@ def _from_arrow(hint: Any) -> Callable[[Any], Any]:
         convert = _from_arrow(inner)
         return lambda value: None if value is None else convert(value)
     origin = typing.get_origin(hint)
+    if hint == tuple[int, ...]:
+        return lambda values: tuple([_SMALL[v] if 0 <= v < len(_SMALL) else v for v in values])
     if origin in (tuple, list):
         convert = _from_arrow(typing.get_args(hint)[0])
         return lambda value: origin(convert(v) for v in value)
@@ -322,6 +329,52 @@ def _read(part: Path) -> Any:
         raise InputError(f"{part}: not a readable Parquet file ({' '.join(str(error).split())})") from None
     _hold(part, table)
     return table
+
+
+class RowsByKey:
+    """The rows of a long table by the text of one column, such as the problem: only those asked for are in memory.
+
+    What is held is where they are: a few bytes for each text and group of rows in which it stands.
+
+    Raises:
+        InputError: see `read_columns`.
+    """
+
+    def __init__(self, path: Path, row_type: Any, column: str = "problem_id", *, without: Collection[str] = ()):
+        self.row_type, self.column = row_type, column
+        self.names = [c.name for c in columns_of(row_type, without)]
+        self._places: dict[str, list[tuple[Path, int]]] = {}
+        for part in parts_of(path):
+            for group in range(_file(part).num_row_groups):
+                for text in self._read(part, group, [column])[column].unique().to_pylist():
+                    self._places.setdefault(text, []).append((part, group))
+
+    def rows(self, texts: Iterable[str]) -> Iterator[Any]:
+        """Yield the rows of some texts, in the order of the table."""
+        wanted = sorted(set(texts))
+        build = _builder(self.row_type, "", self.names)
+        for part, group in sorted({place for text in wanted for place in self._places.get(text, [])}):
+            table = self._read(part, group, self.names)
+            chosen = table.filter(pc.is_in(table[self.column], pa.array(wanted, pa.string())))
+            yield from map(build, chosen.to_pylist())
+
+    def texts(self) -> list[str]:
+        """Return the texts that the column has, in the order in which they come."""
+        return list(self._places)
+
+    def _read(self, part: Path, group: int, names: Sequence[str]) -> pa.Table:
+        try:
+            return _file(part).read_row_group(group, columns=list(names)).select(list(names))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            text = " ".join(str(error).split())
+            raise InputError(f"{part}: cannot be read as {_name(self.row_type)} ({text})") from None
+
+
+def _file(part: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(part)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{part}: not a readable Parquet file ({' '.join(str(error).split())})") from None
 
 
 class PartedTable:

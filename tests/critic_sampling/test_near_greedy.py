@@ -104,7 +104,7 @@ def test_a_branch_of_a_branch_adds_up_its_log_ratios():
 def test_the_search_stops_with_the_round_in_which_a_program_passes():
     model = Letters(right=("axy",))
     result = search(model)
-    assert words(result) == ["axx", "bxx", "ayx", "axy", "cxx"]  # rounds of 1, 1 and 2 branches
+    assert words(result) == ["axx", "bxx", "ayx", "axy"]  # rounds of 1 and 2 branches
     assert [p.code for p in result.programs] == ["axy"]
     everything = search(Letters(right=("axy",)), stops_at_pass=False, max_branches=7)
     assert len(everything.candidates) == 8
@@ -191,5 +191,5 @@ def test_many_problems_share_the_calls_and_come_out_as_if_alone():
 def test_a_search_that_would_never_end_is_refused():
     with pytest.raises(ValidationError, match=r"needs branch\.max_branches or max_sampled_tokens"):
         config(max_branches=None)
-    with pytest.raises(ValueError, match="needs Tools.writer"):
+    with pytest.raises(ValueError, match=r"needs Tools\.writer"):
         critic_sample(PROBLEM, [], Tools(Letters(), None, None, Letters().run_tests), config=config(), seed=0)

@@ -24,7 +24,7 @@ def model(request) -> LanguageModel:
     with torch.no_grad():
         made.backbone.get_input_embeddings().weight.mul_({"t5": 2, "llama": 4}[request.param])
     ends_sometimes = torch.zeros(made.vocab_size)
-    ends_sometimes[made.eos_id] = {"t5": 8.0, "llama": 5.0}[request.param]
+    ends_sometimes[made.eos_id] = {"t5": 8.0, "llama": 2.0}[request.param]
     made.backbone.get_output_embeddings().register_forward_hook(lambda _m, _i, logits: logits + ends_sometimes)
     return made
 
@@ -124,6 +124,22 @@ def test_a_beginning_that_has_ended_or_is_full_is_returned_as_it_is(model, promp
     assert [each.tokens for each in found] == [(30, model.eos_id), full]
     assert [each.likeliest.shape for each in found] == [(0, 3), (0, 3)]
     assert written(model, [(prompts[0], (30, model.eos_id))])[0].tokens == (30, model.eos_id)
+
+
+def test_a_stop_text_ends_a_program_where_it_is_complete(model, jobs, alone):
+    """The text is that of the second token which some program has after its beginning."""
+    at, long = next((len(b), t) for (_, b), t in zip(jobs, alone, strict=True) if len(t) - len(b) > 2)
+    text = model.decode(long[at + 1 : at + 2])
+    assert text
+    config = CONFIG.model_copy(update={"stop": (text,), "batch_rows": 5})
+    found = GreedyWriter(model, config, num_likeliest=2).write(*zip(*jobs, strict=True))
+    cut = 0
+    for (_, beginning), whole, each in zip(jobs, alone, found, strict=True):
+        ends = [n for n in range(len(whole) + 1) if text in model.decode(whole[:n])]
+        want = whole[: max(ends[0], len(beginning))] if ends else whole
+        assert each.tokens == want
+        cut += len(want) < len(whole)
+    assert cut
 
 
 def test_what_cannot_be_written_is_refused(model, prompts):

@@ -1,5 +1,6 @@
 """The pool: order, streaming, faults, and what is left when it is gone."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -108,6 +109,10 @@ def test_a_job_without_tests_is_refused() -> None:
         (Job("", (CallTest((), 1),)), "fn_name"),
         (Job("", (AssertTest("assert ("),)), "not Python"),
         (Job("", ECHO, checker="def check("), "checker"),
+        (
+            Job("", (CallTest((), functools.reduce(lambda v, _: [v], range(300), [])),), "f"),
+            "nested more than 200 deep",
+        ),
     ],
 )
 def test_a_job_that_cannot_be_run_is_named(job: Job, text: str) -> None:

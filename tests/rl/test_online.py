@@ -14,9 +14,8 @@ from coderl.rl import online
 from coderl.rl.advantages import Record
 from coderl.rl.credit import corrected, examples_of, measure
 from coderl.rl.losses import ActorCritic, OnlineExample, online_loss, prefix_cross_entropy, read
-from coderl.rl.settings import ActorTrainingConfig, OnlineConfig, ReturnsConfig
+from coderl.rl.settings import ActorTrainingConfig, OnlineConfig, OnlineOptimConfig, ReturnsConfig
 from coderl.training.losses import CrossEntropyExample
-from coderl.training.settings import OptimConfig
 from coderl.types import (
     InputError,
     LabelledProblem,
@@ -49,10 +48,10 @@ class Judge:
 
 
 def settings(num_steps=4, **options):
-    training = {"optim": OptimConfig(batch_size=256, num_steps=num_steps, learning_rate=1e-2), "ce_weight": 0.0}
+    training = {"optim": OnlineOptimConfig(batch_size=256, num_steps=num_steps, learning_rate=1e-2), "ce_weight": 0.0}
     given = {"problems_per_draw": 3, "num_samples": 4, **options}
     training |= given.pop("training", {})
-    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 6}
+    sampling = {"max_new_tokens": 6}
     return OnlineConfig.model_validate({**given, "training": training, "sampling": sampling})
 
 
@@ -95,7 +94,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_is_killed_goes_on_bit_for_bit(tiny, tmp_path, way):
     """Checkpoints fall in the middle of draws too (two passes a draw)."""
-    optim = OptimConfig(batch_size=64, num_steps=5, learning_rate=1e-2, checkpoint_every_steps=1)
+    optim = OnlineOptimConfig(batch_size=64, num_steps=5, learning_rate=1e-2, checkpoint_every_steps=1)
     config = settings(**{**WAYS[way], "training": {**WAYS[way].get("training", {}), "optim": optim}})
     whole, _ = learn(tiny(), config, tmp_path / "whole")
     learn(tiny(), config, tmp_path / "killed", stop_after=2)
@@ -308,7 +307,7 @@ def test_a_run_that_finds_nothing_says_so(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"sampling": {"top_p": 0.9, "temperature": 1.0}}, "from the whole softmax"),
+        ({"sampling": {"top_p": 0.9}}, "top_p"),
         ({"num_passes": 2}, "need training.clip_range"),
         ({"returns": {"spread": "gae"}}, "need a critic"),
     ],

@@ -2,13 +2,16 @@
 
 import pytest
 
+from coderl import tables
 from coderl.models.tiny import tiny_t5, train_tokenizer
 from coderl.rl.rollout import actor_examples, token_lines
 from coderl.rl.settings import ReturnsConfig
+from coderl.stages import rollouts
 from coderl.stages.rollouts import sample_canaries
 from coderl.stages.train_critic import held_out_part
 from coderl.stages.train_repair import failed_pairs
 from coderl.types import (
+    InputError,
     LabelledProblem,
     Outcome,
     Problem,
@@ -137,3 +140,24 @@ def test_what_a_failed_program_should_become(use_samples, expected):
     problems = [LabelledProblem(Problem(i, i), solutions=("print(123)",) if i == "a" else ()) for i in "abc"]
     pairs = failed_pairs(pools, problems, use_samples=use_samples)
     assert [(problem.problem_id, failed.program.code, solution) for problem, failed, solution in pairs] == expected
+
+
+@pytest.mark.parametrize("most", [0, 100_000])
+def test_rows_are_found_by_problem_whether_or_not_they_are_held(tmp_path, monkeypatch, most):
+    """Problems mixed over parts and groups of two rows: the same rows, in order, from the file as from memory."""
+    monkeypatch.setattr(rollouts, "MAX_HELD_ROWS", most)
+    programs = [Program("abc"[i % 3], i, f"x = {i}", tokens=(i, 300_000, -1)) for i in range(20)]
+    table = tmp_path / "programs"
+    for part in range(2):
+        rows = programs[10 * part : 10 * part + 10]
+        tables.write_table(table / f"part-{part:06d}.parquet", rows, Program, group_size=2)
+    found = rollouts.ByProblem.of_programs(tmp_path)
+    assert found.problem_ids() == ["a", "b", "c"]
+    assert found.of(["c", "a", "none"]) == {
+        name: [p for p in programs if p.problem_id == name] for name in ("c", "a")
+    }  # fmt: skip
+    assert found.of([]) == {}
+    if not most:
+        (table / "part-000001.parquet").write_text("no table")
+        with pytest.raises(InputError, match="not a readable Parquet file"):
+            found.of(["a"])

@@ -311,8 +311,10 @@ class OneOfTwo(Group):
     def __init__(self, rank: int):
         self.rank = rank
 
-    def deal(self, items: Any) -> typing.Iterator[tuple[int, Any]]:
-        return iter(list(enumerate(items))[self.rank :: 2])
+    def deal(self, items: Any, show: Any) -> typing.Iterator[Any]:
+        for number, item in list(enumerate(items))[self.rank :: 2]:
+            show(number)
+            yield item
 
 
 def test_processes_share_the_parts(stranger: Path):

@@ -30,7 +30,7 @@ GROUPS = {"problems": "Read, make and check data sets of problems."}
 SHARED = ("run", "demo")
 """Commands, beside the stages, that several processes may do together."""
 _DECLARED = re.compile(
-    r'^@(?:stage(?:\(is_shared=True\))?|command\("([^"]+)"\))\ndef (\w+)\(.*?r?"""(.+?)(?:"""|$)',
+    r'^@(?:stage(?:\(shared="\w+"\))?|command\("([^"]+)"\))\ndef (\w+)\(.*?r?"""(.+?)(?:"""|$)',
     re.MULTILINE | re.DOTALL,
 )
 

@@ -17,10 +17,12 @@ from coderl import problems as data
 from coderl import processes, records
 from coderl.evaluation import paper
 from coderl.recipe import RECIPE, RunConfig, load_recipe
+from coderl.stages import cost, verify
 from coderl.stages import report as summary
-from coderl.stages import verify
 from coderl.stages.console import Reporter
-from coderl.stages.stage import command
+from coderl.stages.split_problems import read_splits
+from coderl.stages.stage import Backend, Cluster, cluster_of, command
+from coderl.types import InputError
 
 
 @command("run")
@@ -28,12 +30,17 @@ def run(
     recipe: Path,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
     run_dir: Path | None = None,
+    backend: Backend = "local",
+    address: str | None = None,
     dry_run: bool = False,
+    hardware: str = "CPU core",
+    num_weights: float | None = None,
     quiet: bool = False,
 ) -> None:
     """Run all stages of a recipe, or what is left of them.
 
-    A killed run continues with the same command. Any setting can be given as a dotted flag.
+    A killed run continues with the same command. Any setting can be given as a dotted flag. Under `torchrun` or
+    `accelerate launch` the processes share each stage.
 
         coderl run recipes/mbpp_smollm2.toml
         coderl run recipes/mbpp_smollm2.toml --seed 1 --warm-start.optim.learning-rate 1e-3 --run-dir runs/seed1
@@ -43,7 +50,12 @@ def run(
         recipe: A TOML file of settings; see recipes/.
         overrides: Dotted settings, such as `--rounds.num-rounds 3`.
         run_dir: Where the run is kept; runs/NAME by default.
-        dry_run: Print the resolved settings as JSON and stop; on stderr, those that the paper states, beside its.
+        backend: Where the parts of stages are done: here, or on the nodes of a Ray cluster.
+        address: Of the cluster; by default one is started here.
+        dry_run: Print the resolved settings as JSON and stop; on stderr, those that the paper states, beside its, and
+            what each stage will cost: programs, tokens, hours and bytes (docs/scale.md).
+        hardware: Of which the dry run counts hours, by measured rates.
+        num_weights: Of the actor, for the dry run, where its name does not say.
         quiet: Print no progress.
     """
     config = load_recipe(recipe, overrides)
@@ -51,8 +63,29 @@ def run(
         settings = config.model_dump(mode="json")
         print(json.dumps(settings, indent=2))
         Console(stderr=True).print(_beside_paper(settings))
+        _print_cost(config, hardware, num_weights)
         return
-    _run(config, run_dir, quiet)
+    _run(config, run_dir, quiet, cluster_of(backend, address))
+
+
+def _print_cost(config: RunConfig, hardware: str, num_weights: float | None) -> None:
+    """Print on stderr what each stage of a recipe will cost."""
+    rates = cost.Rates.load()
+    if hardware not in rates.hardware:
+        raise InputError(f"--hardware {hardware!r}: rates were measured of {', '.join(rates.hardware)}")
+    weights = num_weights or cost.num_weights_of(config)
+    if weights is None:
+        raise InputError(f"{config.actor.init}: its number of weights is not known; give --num-weights, such as 135e6")
+    lengths = cost.lengths_of(config, read_splits(config.problems), rates)
+    found = cost.costs(cost.amounts(config, lengths, weights, rates), rates, hardware, weights)
+    table = Table(caption=f"{weights:,.0f} weights; a prompt of {lengths.prompt:.0f} tokens, a program of "
+                  f"{lengths.program:.0f}; what is not known before is assumed (docs/scale.md)")  # fmt: skip
+    headings = ("programs", "tokens drawn", "trained on", "read", "runs", f"hours of a {hardware}", "core-hours", "GB")
+    for heading in ("stage", *headings):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for row in cost.lines(found):
+        table.add_row(*row)
+    Console(stderr=True).print(table)
 
 
 def _beside_paper(settings: dict[str, Any]) -> Table:
@@ -89,10 +122,10 @@ def demo(
     _run(config, run_dir, quiet)
 
 
-def _run(config: RunConfig, run_dir: Path | None, quiet: bool) -> None:
+def _run(config: RunConfig, run_dir: Path | None, quiet: bool, cluster: Cluster | None = None) -> None:
     from coderl.stages.run import run as run_all
 
-    report_page = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet))
+    report_page = run_all(config, run_dir or Path("runs") / config.name, Reporter(quiet=quiet), cluster)
     if processes.environment_rank() == 0:
         print(report_page)
 

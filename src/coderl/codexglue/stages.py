@@ -39,7 +39,7 @@ class Prediction:
 TaskFiles = Annotated[Path, Input("The folder of the task's files, as published: of one language, or of one size.")]
 
 
-@stage(is_shared=True)
+@stage(shared="updates")
 def finetune_codexglue(
     work: Work,
     *,
@@ -79,7 +79,7 @@ def finetune_codexglue(
     return {**facts, "num_pairs": len(examples), "validation_loss": round(validate()["loss"], 4)}
 
 
-@stage(is_shared=True)
+@stage(shared="parts")
 def predict_codexglue(
     work: Work,
     *,

@@ -114,6 +114,8 @@ class Tools:
     """The actor, where the search begins with its greedy program."""
     repair_writer: Writer | None = None
     """The repair model, for the same."""
+    watch: Callable[[list[SearchResult]], None] | None = None
+    """Told after each round near the greedy program what every search has come to."""
 
 
 # ------------------------------------------------------------------------------------------------------------ results

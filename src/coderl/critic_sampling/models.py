@@ -46,17 +46,25 @@ class NearGreedyWriter:
 
     def __init__(self, actor: Actor, *, num_alternatives: int):
         self.actor = actor
-        self.writer = GreedyWriter(actor.model, actor.sampling_config, num_likeliest=num_alternatives + 1)
+        self.writer = GreedyWriter(actor.model, actor.drawing_config, num_likeliest=num_alternatives + 1)
+        self._prompts: dict[tuple[str, str], list[int] | None] = {}
 
     def write(self, requests: Sequence[WriteRequest]) -> list[Written | None]:
         """Return what is written for each request; None where what is to be repaired is too long for a prompt."""
-        prompts = {i: prompt for i, request in enumerate(requests) if (prompt := self._prompt(request)) is not None}
+        prompts = {i: prompt for i, request in enumerate(requests) if (prompt := self._known(request)) is not None}
         beginnings = [requests[i].prefix_tokens for i in prompts]
         found: list[Written | None] = [None] * len(requests)
         for i, drawn in zip(prompts, self.writer.write(list(prompts.values()), beginnings), strict=True):
             (program,) = self.actor.programs(requests[i].problem, [drawn.tokens])
             found[i] = Written(program, drawn.likeliest, drawn.log_probs)
         return found
+
+    def _known(self, request: WriteRequest) -> list[int] | None:
+        """Return a prompt's tokens, made once."""
+        name = (request.problem.problem_id, request.failed[0].code if request.failed else "")
+        if name not in self._prompts:
+            self._prompts[name] = self._prompt(request)
+        return self._prompts[name]
 
     def _prompt(self, request: WriteRequest) -> list[int] | None:
         if request.failed is None:

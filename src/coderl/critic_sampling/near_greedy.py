@@ -53,14 +53,23 @@ class _Frontier:
             return []
         if not self.heap:
             self._push_repairs()
-        number = int(self.size) if self.num_popped else 1
-        if self.config.max_branches is not None:
-            number = min(number, 1 + self.config.max_branches - self.num_popped)
+        number = min(int(self.size), self._num_affordable()) if self.num_popped else 1
         chosen = [heapq.heappop(self.heap) for _ in range(min(number, len(self.heap)))]
         if self.num_popped:
             self.size *= self.config.growth
         self.num_popped += len(chosen)
         return chosen
+
+    def _num_affordable(self) -> int:
+        """Return how many more branches the limits allow, at the tokens that a program has cost so far."""
+        state, most = self.state, self.config.max_branches
+        allowed = [len(self.heap)]
+        if most is not None:
+            allowed.append(1 + most - self.num_popped)
+        if state.config.max_sampled_tokens is not None:
+            left = state.config.max_sampled_tokens - state.num_tokens
+            allowed.append(max(1, left * len(state.candidates) // max(state.num_tokens, 1)))
+        return min(allowed)
 
     def is_going(self) -> bool:
         """Return whether the search may write more."""
@@ -166,6 +175,8 @@ def search_near_greedy(states: Sequence[SearchState], tools: Tools) -> None:
                 frontier.state.latest.append(index)
                 added.append((frontier, beginning, index, written, writer))
         judge_latest(states, tools)
+        if tools.watch is not None:
+            tools.watch([state.result() for state in states])
         for frontier, *what in added:
             frontier.open_branches(*what)
 

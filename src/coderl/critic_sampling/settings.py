@@ -18,7 +18,7 @@ class BranchConfig(Config):
     """No token is forced that the model finds less likely."""
     num_branches: Count = 1
     """Branches of a problem in its first round after the greedy program."""
-    growth: Annotated[float, Field(ge=1)] = 1.5
+    growth: Annotated[float, Field(ge=1)] = 2.0
     """How many times more each round has than the one before: larger rounds cost less time and stop later."""
     max_branches: Count | None = 50
     """Branches of a problem at most."""

@@ -32,8 +32,23 @@ def beam_search(
         max_new_tokens: The longest program.
         batch_rows: Beams side by side.
     """
+    sizes = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "batch_rows": batch_rows}
+    return [best for (best,) in beams(model, prompts, num_returned=1, **sizes)]
+
+
+def beams(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    num_beams: int,
+    num_returned: int,
+    max_new_tokens: int,
+    batch_rows: int = 64,
+) -> list[list[tuple[int, ...]]]:
+    """Return for each prompt the best programs found, best first: see `beam_search`."""
     settings = GenerationConfig(
         num_beams=num_beams,
+        num_return_sequences=num_returned,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         eos_token_id=model.eos_id,
@@ -42,7 +57,7 @@ def beam_search(
     )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     size = max(1, batch_rows // num_beams)
-    found: list[tuple[int, ...]] = [()] * len(prompts)
+    found: list[list[tuple[int, ...]]] = [[] for _ in prompts]
     generate: Any = model.backbone.generate
     model.eval()
     for start in range(0, len(order), size):
@@ -54,7 +69,8 @@ def beam_search(
                 input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device), generation_config=settings
             )
         num_read = 1 if model.is_encoder_decoder else ids.shape[1]
-        for i, tokens in zip(rows, written[:, num_read:].tolist(), strict=True):
+        owners = [i for i in rows for _ in range(num_returned)]
+        for i, tokens in zip(owners, written[:, num_read:].tolist(), strict=True):
             end = tokens.index(model.eos_id) + 1 if model.eos_id in tokens else len(tokens)
-            found[i] = tuple(tokens[:end])
+            found[i].append(tuple(tokens[:end]))
     return found

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from coderl.engines.cache import ReadLayer, SlotLayer, Slots
 from coderl.engines.decoding import Decoder
 from coderl.engines.settings import SamplingConfig
+from coderl.engines.stops import FOUND, stop_table
 from coderl.engines.transformers import cache_bytes, most_rows
 from coderl.models.lm import LanguageModel
 from coderl.types import InputError
@@ -69,7 +70,8 @@ class GreedyWriter:
 
         Args:
             model: Of either family; an encoder-decoder must have relative positions.
-            config: `max_new_tokens` is the longest program, its beginning included; nothing is drawn at random.
+            config: `max_new_tokens` is the longest program, its beginning included, and `stop` the texts that end one;
+                nothing is drawn at random.
             num_likeliest: K, how many of the likeliest tokens are told of each position.
             memory_gib: What the keys and values of earlier programs may take.
 
@@ -188,9 +190,15 @@ class _Batch:
         self.model, self.most = writer.model, writer.config.max_new_tokens
         self.device = self.model.device
         self.found: list[Continuation] = [self._nothing(b) for _, b in jobs]
-        self.todo = deque(i for i, (_, b) in enumerate(jobs) if len(b) < self.most and self.model.eos_id not in b)
+        self.stops = stop_table(self.model, writer.config.stop) if writer.config.stop else None
+        todo = [i for i, (_, b) in enumerate(jobs) if not self._has_ended(b)]
+        self.todo = deque(sorted(todo, key=self._history))  # rows of like length side by side see fewer columns
         self.owner: list[int | None] = []
         self.slots: Slots | None = None
+
+    def _has_ended(self, beginning: Tokens) -> bool:
+        is_over = len(beginning) >= self.most or self.model.eos_id in beginning
+        return is_over or (self.stops is not None and self.stops.end(beginning) is not None)
 
     def _nothing(self, beginning: Tokens) -> Continuation:
         shape = (0, self.writer.num_likeliest)
@@ -225,13 +233,14 @@ class _Batch:
         self.tokens = torch.zeros(num_rows, dtype=torch.long, device=self.device)
         self.num_written = torch.zeros_like(self.tokens)
         self.limits = torch.zeros_like(self.tokens)
+        self.states = torch.zeros_like(self.tokens)
         records = (num_rows, self.most, self.writer.num_likeliest)
         self.likeliest = torch.zeros(records, dtype=torch.long, device=self.device)
         self.log_probs = torch.zeros(records, device=self.device)
         self.cache = self._new_cache()
 
     def _history(self, job: int) -> int:
-        """Return how many tokens a job's row has read when its first token is drawn."""
+        """Return how many positions a job's row has when its first token is drawn."""
         prompt, beginning = self.jobs[job]
         return len(beginning) + (1 if self.model.is_encoder_decoder else len(prompt))
 
@@ -250,6 +259,7 @@ class _Batch:
         assert self.slots is not None
         free = [row for row, job in enumerate(self.owner) if job is None]
         pairs = [(row, self.todo.popleft()) for row in free[: len(self.todo)]]
+        self.slots.reserve(max(self._history(job) for _, job in pairs) - 1)
         known = self.writer.recall([(self.jobs[job][0], self.jobs[job][1][:-1]) for _, job in pairs])
         for (row, job), (read, own) in zip(pairs, known, strict=True):
             prompt, beginning = self.jobs[job]
@@ -260,6 +270,7 @@ class _Batch:
             self.tokens[row] = beginning[-1] if beginning else start
             self.num_written[row] = 0
             self.limits[row] = self.most - len(beginning)
+            self.states[row] = self.stops.read(beginning) if self.stops else 0
         self.slots.settle(self._active())
 
     def _active(self) -> list[int]:
@@ -274,9 +285,12 @@ class _Batch:
         self.likeliest[rows, at], self.log_probs[rows, at] = ids, values
         self.num_written += 1
         self.tokens = ids[:, 0]
-        has_ended = ((self.tokens == self.model.eos_id) | (self.num_written >= self.limits)).tolist()
+        has_ended = (self.tokens == self.model.eos_id) | (self.num_written >= self.limits)
+        if self.stops:
+            self.states = self.stops.after(self.states, self.tokens)
+            has_ended |= self.states == FOUND
         self.slots.advance()
-        for row, ended in enumerate(has_ended):
+        for row, ended in enumerate(has_ended.tolist()):
             if ended and self.owner[row] is not None:
                 self._take_out(row)
 
@@ -320,7 +334,7 @@ class _Batch:
         kept = torch.tensor(rows, device=self.device)
         self.slots.select(kept)
         self.owner = [self.owner[row] for row in rows]
-        for name in ("tokens", "num_written", "limits", "likeliest", "log_probs"):
+        for name in ("tokens", "num_written", "limits", "states", "likeliest", "log_probs"):
             setattr(self, name, getattr(self, name)[kept])
         self.slots.settle(self._active())
         self.cache = self._new_cache()

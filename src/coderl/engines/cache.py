@@ -98,13 +98,17 @@ class Slots:
         self.starts = torch.zeros(num_rows, dtype=torch.long, device=example.device)
         self.first = self.now = 0
 
+    def reserve(self, length: int) -> None:
+        """Make room for rows of so many positions to begin with."""
+        if length > self.now:
+            self._move(length - self.now)
+
     def load(
         self, row: int, parts: Sequence[Float[Tensor, "L2 heads _ d"]], crossed: Float[Tensor, "L2 heads _ d"] | None
     ) -> None:
         """Begin a row with the given positions, one part after the other."""
         length = sum(part.shape[2] for part in parts)
-        if length > self.now:
-            self._move(length - self.now)
+        self.reserve(length)
         at = self.now - length
         self.starts[row] = at
         self.first = min(self.first, at)

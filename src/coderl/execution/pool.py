@@ -20,6 +20,7 @@ from coderl.execution.config import (
 )
 from coderl.execution.gate import Gate
 from coderl.execution.probes import ways_out
+from coderl.execution.sandbox import values
 from coderl.execution.sandbox.process import (
     Plan,
     ZygoteProcess,
@@ -307,6 +308,10 @@ def _check_test(test: UnitTest, fn_name: str | None) -> None:
             ) from None
     elif not fn_name:
         raise InputError("a call test needs the job's fn_name: the function to call")
+    else:
+        for name, value in (("an argument", list(test.args)), ("the expected value", test.expected)):
+            if values.is_too_deep(value):
+                raise InputError(f"{name} is nested more than {values.MAX_DEPTH} deep: it cannot be judged")
 
 
 def run(

@@ -26,7 +26,7 @@ from coderl.interop.original_files import (
     number_of,
 )
 from coderl.problems.json_files import write_json
-from coderl.stages.rollouts import programs_of, scores_of, verdicts_of
+from coderl.stages.rollouts import ByProblem
 from coderl.types import (
     CallTest,
     InputError,
@@ -63,23 +63,25 @@ def export_files(
         raise InputError("scores: the original's file also holds the prompts' tokens; name a tokenizer")
     by_id = {p.problem.problem_id: p for p in problems}
     by_numbers(problems)
-    judged = verdicts_of(verdicts) if verdicts else {}
-    valued = scores_of(scores) if scores else {}
-    groups: dict[str, list[Program]] = {}
-    for program in programs_of(programs):
-        groups.setdefault(program.problem_id, []).append(program)
-    for name, group in groups.items():
+    all_programs = ByProblem.of_programs(programs)
+    all_verdicts = ByProblem.of_verdicts(verdicts) if verdicts else None
+    all_scores = ByProblem.of_scores(scores) if scores else None
+    names = all_programs.problem_ids()
+    for name in names:
+        group: list[Program] = all_programs.of([name])[name]
+        judged = dict(all_verdicts.of([name]).get(name, [])) if all_verdicts else None
+        valued = dict(all_scores.of([name]).get(name, [])) if all_scores else {}
         if name not in by_id:
             raise InputError(f"program of problem {name!r}, which is not among the {len(by_id)} problems")
         drawn = [p for p in group if p.kind not in (ProgramKind.BASELINE, ProgramKind.SOLUTION)]
         baselines = [p for p in group if p.kind is ProgramKind.BASELINE]
         _export_problem(out, by_id[name], drawn, baselines, judged, valued, encode_prompt)
-    return len(groups)
+    return len(names)
 
 
 def _export_problem(
     out: Path, labelled: LabelledProblem, drawn: list[Program], baselines: list[Program],
-    judged: dict[ProgramKey, Verdict], valued: dict[ProgramKey, Score], encode_prompt: Encode | None,
+    judged: dict[ProgramKey, Verdict] | None, valued: dict[ProgramKey, Score], encode_prompt: Encode | None,
 ) -> None:  # fmt: skip
     problem, number = labelled.problem, number_of(labelled.problem.problem_id)
     prompt = prompts.actor_prompt(problem, "apps_generate")
@@ -87,7 +89,7 @@ def _export_problem(
     _write_json(out / "codes" / f"{number}.json", codes)
     folder = out / "problems" / f"{number:04d}"
     _write_json(folder / EXAMPLES, _example_record(problem))
-    if not judged:
+    if judged is None:
         return
     known = [(p, judged.get(p.key)) for p in drawn]
     pairs = [(p, v) for p, v in known if v is not None and v.outcome is not None]

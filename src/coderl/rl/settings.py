@@ -59,6 +59,37 @@ class ActorTrainingConfig(Config):
         return self.clip_range, self.clip_range if self.clip_high is None else self.clip_high
 
 
+class OnlineSamplingConfig(SamplingConfig):
+    """How online learning draws: from the whole softmax, so that its log-probabilities are the policy's own."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """The policy that learns is the softmax at this temperature."""
+    top_p: Literal[1.0] = 1.0
+    top_k: Literal[0] = 0
+
+
+class OnlineReturnsConfig(ReturnsConfig):
+    """What a program earns in online learning: by default 1 for passing, normalised within its group."""
+
+    reward: Reward = "passing"
+    baseline: Baseline = "group_normalised"
+    spread: Spread = "uniform"
+
+
+class OnlineOptimConfig(OptimConfig):
+    """How weights are moved after a draw: a `batch_size` above its programs means one update."""
+
+    batch_size: int = Field(default=4096, ge=1)
+    num_steps: int | None = Field(default=100, ge=1)
+
+
+class OnlineTrainingConfig(ActorTrainingConfig):
+    """How the actor is updated after each draw: by default once, by its own programs alone."""
+
+    optim: OnlineOptimConfig = OnlineOptimConfig()
+    ce_weight: float = Field(default=0.0, ge=0)
+
+
 class OnlineConfig(Config):
     """Online learning: a draw of the policy as it is, what its programs earn, and the updates that follow.
 
@@ -74,9 +105,8 @@ class OnlineConfig(Config):
         default=2, ge=1
     )
     """A draw is made in so many parts: programs of one run while the next is drawn."""
-    sampling: SamplingConfig = SamplingConfig(temperature=1.0, top_p=1.0)
-    """From the whole softmax, so that the log-probabilities are those of the policy that drew."""
-    returns: ReturnsConfig = ReturnsConfig(reward="passing", baseline="group_normalised", spread="uniform")
+    sampling: OnlineSamplingConfig = OnlineSamplingConfig()
+    returns: OnlineReturnsConfig = OnlineReturnsConfig()
     whiten: bool = False
     """Give the token returns of a draw mean 0 and deviation 1, which the `tracker` baseline wants."""
     max_importance: Annotated[float | None, Field(ge=1)] = 2.0
@@ -105,18 +135,10 @@ class OnlineConfig(Config):
     """End once so many tokens were drawn and trained on together: for comparisons at equal cost."""
     measure_rows: Annotated[int, Incidental("a row does not depend on those beside it")] = Field(default=32, ge=1)
     """Programs in a forward pass without gradients."""
-    training: ActorTrainingConfig = ActorTrainingConfig(
-        optim=OptimConfig(batch_size=1024, num_steps=100), ce_weight=0.0
-    )
-    """`optim.batch_size` above a draw's programs means one update a draw."""
+    training: OnlineTrainingConfig = OnlineTrainingConfig()
 
     @model_validator(mode="after")
     def _is_on_policy(self) -> OnlineConfig:
-        drawn = self.sampling
-        if drawn.top_p < 1 or drawn.top_k or drawn.temperature == 0:
-            raise ValueError(
-                "sampling: online learning draws from the whole softmax: top_p 1, top_k 0, temperature > 0"
-            )
         if self.num_passes > 1 and self.training.clip_range is None:
             raise ValueError(f"num_passes {self.num_passes}: programs that are used again need training.clip_range")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 from coderl import tables
@@ -16,12 +17,12 @@ from coderl.execution import ExecutionConfig, Job, open_executor
 from coderl.execution.store import JobRunner
 from coderl.prompts import PromptConfig
 from coderl.stages import networks
-from coderl.stages.rollouts import programs_of
+from coderl.stages.rollouts import ByProblem
 from coderl.stages.stage import Facts, ModelFolder, ModelSource, Programs, Shown, Work, chunks, derive_seed, stage
 from coderl.types import InputError, Problem, Program, ProgramKind, Verdict
 
 
-@stage(is_shared=True)
+@stage(shared="parts")
 def critic_sample(
     work: Work,
     *,
@@ -60,22 +61,25 @@ def critic_sample(
     candidates = tables.PartedTable(work.folder / "candidates", Candidate, without=NOT_IN_TABLES)
     searches = tables.PartedTable(work.folder / "searches", SearchResult, without=NOT_IN_TABLES)
     returned = tables.PartedTable(work.folder / "programs", Program)
-    drawn: dict[str, list[Program]] = {}
-    for program in programs_of(programs) if programs and config.start == "samples" else ():
-        if program.kind is ProgramKind.SAMPLE:
-            drawn.setdefault(program.problem_id, []).append(program)
+    drawn = ByProblem.of_programs(programs) if programs and config.start == "samples" else None
     with open_executor(execution) as executor:
         for index, chunk in work.parts(returned, chunks(problems, sample.chunk_size), "critic sampling"):
             repairer = networks.actor(repair_model, prompt, sample.sampling) if repair_model else None
             scorer = PrefixScorer(networks.critic(critic), prompt) if critic else None
             run = partial(run_example_tests, executor)
             tools = tools_of(networks.actor(actor, prompt, sample.sampling), repairer, scorer, run, config)
-            given, own_seed = [drawn.get(p.problem_id, []) for p in chunk], derive_seed(seed, index)
+            given, own_seed = _samples_of(drawn, chunk), derive_seed(seed, index)
             results = critic_sample_many(chunk, given, tools, config=config, seed=own_seed)
             candidates.write(index, [candidate for result in results for candidate in result.candidates])
             searches.write(index, results)
             returned.write(index, [program for result in results for program in result.programs])
     return work.facts(lambda: _facts(candidates, searches))
+
+
+def _samples_of(drawn: ByProblem | None, problems: Sequence[Problem]) -> list[list[Program]]:
+    """Return the samples drawn for each of some problems."""
+    groups = drawn.of([p.problem_id for p in problems]) if drawn is not None else {}
+    return [[p for p in groups.get(problem.problem_id, []) if p.kind is ProgramKind.SAMPLE] for problem in problems]
 
 
 def tools_of(

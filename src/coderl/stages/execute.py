@@ -20,7 +20,7 @@ MAX_FAULT_RATE = 0.05
 NOT_COSTS = tuple(column.name for column in tables.columns_of(Verdict) if column.name not in CLOCKS)
 
 
-@stage(is_shared=True)
+@stage(shared="parts")
 def execute(
     work: Work,
     *,

@@ -24,7 +24,7 @@ def learn_online(
     *,
     actor: ModelSource,
     problems: Labelled,
-    validation: Labelled = (),
+    validation: Labelled | None = None,
     config: OnlineConfig = OnlineConfig(),
     execution: ExecutionConfig = ExecutionConfig(),
     prompt: PromptConfig = PromptConfig(),
@@ -58,7 +58,7 @@ def learn_online(
     drawer = Actor(drawing, prompt, config.sampling)
     with open_executor(execution) as executor:
         draws = online.Draws(built, drawer, tested, executor, config, solutions=solutions, seed=seed)
-        judged = [p for p in validation if p.hidden_tests]
+        judged = [p for p in validation or () if p.hidden_tests]
         steps = online.learn(
             draws,
             config,

@@ -52,7 +52,7 @@ def refuse_unfinished(corpus: Path) -> None:
         raise InputError(f"{corpus}: {missing[0]} is missing")
 
 
-@stage(is_shared=True)
+@stage(shared="updates")
 def pretrain(
     work: Work,
     *,

@@ -24,7 +24,7 @@ from coderl.execution.store import JobRunner
 from coderl.prompts import PromptConfig
 from coderl.stages import networks
 from coderl.stages.critic_sample import run_example_tests
-from coderl.stages.rollouts import programs_of
+from coderl.stages.rollouts import ByProblem
 from coderl.stages.stage import Facts, ModelFolder, Programs, Shown, Work, chunks, stage
 from coderl.types import Outcome, Problem, Program, ProgramKey, ProgramKind, Verdict
 
@@ -32,7 +32,7 @@ CHUNK_SIZE = 32
 """Problems that a killed run may have to rank again."""
 
 
-@stage
+@stage(shared="parts")
 def rank(
     work: Work,
     *,
@@ -58,19 +58,35 @@ def rank(
         seed: Decides the inputs.
     """
     table = tables.PartedTable(work.folder / "rankings", RANKED)
-    submitted = [p for p in programs_of(programs) if p.kind is not ProgramKind.BASELINE]
-    submitted.sort(key=lambda p: (p.problem_id, p.index))
-    drawn = {name: list(group) for name, group in groupby(submitted, key=lambda p: p.problem_id)}
+    drawn = ByProblem.of_programs(programs)
     parts = chunks(problems, CHUNK_SIZE)
     with open_executor(execution) as executor, open_behaviours(execution) as runner:
         for index, chunk in work.parts(table, parts, "ranking"):
             scorer = PrefixScorer(networks.critic(critic), prompt) if critic else None
-            pairs = [(p, program) for p in chunk for program in drawn.get(p.problem_id, [])]
+            pairs = [(p, program) for p in chunk for program in _submitted(drawn, p)]
             table.write(index, _rank_chunk(pairs, executor, runner, scorer, num_inputs, seed))
-    rows: list[tuple[ProgramKey, Ranking]] = list(table.rows()) if parts else []
-    num_passing = sum(ranking.example_outcome is Outcome.PASSED_TEST for _, ranking in rows)
-    num_classes = len({(key.problem_id, r.behaviour) for key, r in rows if r.behaviour is not None})
-    return {"num_programs": len(rows), "num_passing_examples": num_passing, "num_classes": num_classes}
+    return work.facts(lambda: _facts(table) if parts else _counts(0, 0, 0))
+
+
+def _submitted(drawn: ByProblem, problem: Problem) -> list[Program]:
+    """Return what was drawn for a problem, the greedy program left out."""
+    found = drawn.of([problem.problem_id]).get(problem.problem_id, [])
+    return sorted((p for p in found if p.kind is not ProgramKind.BASELINE), key=lambda p: p.index)
+
+
+def _facts(table: tables.PartedTable) -> Facts:
+    num_programs = num_passing = 0
+    classes: set[tuple[str, int]] = set()
+    for key, ranking in table.rows():
+        num_programs += 1
+        num_passing += ranking.example_outcome is Outcome.PASSED_TEST
+        if ranking.behaviour is not None:
+            classes.add((key.problem_id, ranking.behaviour))
+    return _counts(num_programs, num_passing, len(classes))
+
+
+def _counts(num_programs: int, num_passing: int, num_classes: int) -> Facts:
+    return {"num_programs": num_programs, "num_passing_examples": num_passing, "num_classes": num_classes}
 
 
 def _rank_chunk(

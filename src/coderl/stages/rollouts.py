@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,50 @@ def verdicts_of(stage: Path) -> dict[ProgramKey, Verdict]:
 def scores_of(stage: Path) -> dict[ProgramKey, Score]:
     """Return the scores that a score stage wrote, by program."""
     return dict(_rows(stage / "scores", SCORED))
+
+
+class ByProblem:
+    """The rows of a table, problem by problem: of a long table only those of the problems asked for are in memory."""
+
+    def __init__(self, folder: Path, row_type: Any, problem_of: Callable[[Any], str], without: tuple[str, ...] = ()):
+        self._problem_of = problem_of
+        self._long: tables.RowsByKey | None = None
+        self._groups: dict[str, list[Any]] = {}
+        if tables.num_rows(folder) > MAX_HELD_ROWS:
+            self._long = tables.RowsByKey(folder, row_type, without=without)
+        else:
+            self._groups = self._grouped(_rows(folder, row_type, without))
+
+    @classmethod
+    def of_programs(cls, stage: Path) -> ByProblem:
+        """Return the programs that a stage wrote."""
+        return cls(stage / "programs", Program, lambda program: program.problem_id)
+
+    @classmethod
+    def of_verdicts(cls, stage: Path) -> ByProblem:
+        """Return the pairs of a program's key and its verdict that an execute stage wrote."""
+        return cls(stage / "verdicts", JUDGED, lambda pair: pair[0].problem_id, CLOCKS)
+
+    @classmethod
+    def of_scores(cls, stage: Path) -> ByProblem:
+        """Return the pairs of a program's key and its scores that a score stage wrote."""
+        return cls(stage / "scores", SCORED, lambda pair: pair[0].problem_id)
+
+    def problem_ids(self) -> list[str]:
+        """Return the problems that have rows, in the order in which they come."""
+        return list(self._groups) if self._long is None else self._long.texts()
+
+    def of(self, problem_ids: Iterable[str]) -> dict[str, list[Any]]:
+        """Return the rows of some problems, in the order of the table; none of a problem without."""
+        if self._long is not None:
+            return self._grouped(self._long.rows(problem_ids))
+        return {name: self._groups[name] for name in problem_ids if name in self._groups}
+
+    def _grouped(self, rows: Iterable[Any]) -> dict[str, list[Any]]:
+        groups: dict[str, list[Any]] = {}
+        for row in rows:
+            groups.setdefault(self._problem_of(row), []).append(row)
+        return groups
 
 
 def rollouts_of(programs: Path, verdicts: Path, scores: Path | None = None) -> list[Rollout]:

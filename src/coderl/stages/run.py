@@ -36,7 +36,7 @@ from coderl.stages.sample import sample
 from coderl.stages.score import score
 from coderl.stages.select import SELECTION, WARM_START, Selection
 from coderl.stages.split_problems import Splits
-from coderl.stages.stage import Stage, derive_seed
+from coderl.stages.stage import Cluster, Stage, derive_seed
 from coderl.stages.train_actor import train_actor
 from coderl.stages.train_critic import measure_critic, train_critic
 from coderl.stages.train_repair import train_repair
@@ -57,6 +57,8 @@ class Run:
     folder: Path
     config: RunConfig
     reporter: Reporter
+    cluster: Cluster | None = None
+    """Whose nodes do the parts of stages."""
     splits: Splits = field(default_factory=lambda: Splits([], [], []))
     is_plan: bool = False
     """True where nothing is done, only counted: what `total` comes from."""
@@ -71,7 +73,7 @@ class Run:
         out = self.folder / place
         if not self.is_plan:
             title = f"[{len(self.places)}/{self.total}] {place}"
-            stage(out, reporter=self.reporter, title=title, **given)
+            stage(out, reporter=self.reporter, title=title, cluster=self.cluster, **given)
         return out
 
     def seed(self, *parts: object) -> int:
@@ -79,8 +81,10 @@ class Run:
         return derive_seed(self.config.seed, *parts)
 
 
-def run(config: RunConfig, folder: Path, reporter: Reporter) -> Path:
+def run(config: RunConfig, folder: Path, reporter: Reporter, cluster: Cluster | None = None) -> Path:
     """Run every stage of the method in a run directory, or what is left of them; return the report's path.
+
+    The processes that a launcher started share the stages; with a cluster, its nodes do those that are parts.
 
     Raises:
         InputError: the directory holds a run of another configuration or another process works in it, or the problems
@@ -90,7 +94,7 @@ def run(config: RunConfig, folder: Path, reporter: Reporter) -> Path:
     with group.held_by_main(lambda: records.locked(folder)):
         if config.num_threads:
             torch.set_num_threads(config.num_threads)
-        this = Run(folder, config, reporter, total=len(plan(config)))
+        this = Run(folder, config, reporter, cluster, total=len(plan(config)))
         this.do(problems.split_problems, "problems", config=config.problems)
         this.splits = splits = problems.kept_splits(folder / "problems")
         settings = config.model_dump(mode="json")
@@ -99,7 +103,7 @@ def run(config: RunConfig, folder: Path, reporter: Reporter) -> Path:
             f"{len(splits.train)} training problems ({len(splits.solved)} with solutions, {len(splits.tested)} with "
             f"tests), {len(splits.validation)} validation, {len(splits.test)} test"
         )
-        this.config = _with_store(config, folder)
+        this.config = config if cluster else _with_store(config, folder)
         method(this)
         group.on_main(lambda: records.write_json(folder / RECIPE, settings))
         return group.on_main(lambda: write_report(folder, this.config, splits.test, reporter))
@@ -219,7 +223,7 @@ def reinforced(run: Run, warm: Path | str) -> Path | str:
 def _online(run: Run, actor: Path | str) -> Path:
     """Return the actor after online learning."""
     config, splits = run.config, run.splits
-    validation = splits.validation if config.online and config.online.training.optim.validate_every_steps else []
+    validation = splits.validation if config.online and config.online.training.optim.validate_every_steps else None
     learnt = {"config": config.online, "execution": config.execution, "prompt": config.prompt}
     given = {"problems": splits.tested, "validation": validation, "seed": run.seed(ONLINE), **learnt}
     return run.do(learn_online, ONLINE, actor=actor, **given) / "model"
@@ -297,7 +301,7 @@ def evaluate(run: Run, place: str, model: Path | str) -> None:
     settings, test = run.config.evaluation, run.splits.test
     for temperature in settings.temperatures:
         drawn = settings.sampling.model_copy(update={"temperature": temperature})
-        config = SampleConfig(num_samples=settings.num_samples, sampling=drawn)
+        config = SampleConfig(num_samples=settings.num_samples, sampling=drawn, chunk_size=settings.chunk_size)
         is_first, at = temperature == settings.temperatures[0], f"{place}/t{temperature:g}"
         pool = draw(run, at, model, test, config, seed=run.seed("evaluate"), greedy=is_first)
         if is_first:
@@ -325,7 +329,8 @@ def search(run: Run, warm: Path | str, actor: Path | str) -> None:
         learnt = {"problems": splits.train, "config": config.repair, "seed": run.seed("repair")}
         repair_model = run.do(train_repair, "repair", actor=actor, **learnt, **drawn) / "model"
     first = config.evaluation.temperatures[0]
-    drawing = SampleConfig(sampling=config.evaluation.sampling.model_copy(update={"temperature": first}))
+    sampling = config.evaluation.sampling.model_copy(update={"temperature": first})
+    drawing = SampleConfig(sampling=sampling, chunk_size=config.evaluation.chunk_size)
     found = run.do(
         critic_sample,
         "evaluate/actor_critic_cs/sample",
@@ -357,7 +362,8 @@ def compare_search(run: Run, actor: Path | str, critic: Path, found: Path) -> No
     config, splits = run.config, run.splits
     first = config.evaluation.temperatures[0]
     drawn = config.evaluation.sampling.model_copy(update={"temperature": first})
-    more = SampleConfig(num_samples=math.ceil(MORE_SAMPLES * config.evaluation.num_samples), sampling=drawn)
+    number = math.ceil(MORE_SAMPLES * config.evaluation.num_samples)
+    more = SampleConfig(num_samples=number, sampling=drawn, chunk_size=config.evaluation.chunk_size)
     how = {"config": more, "prompt": config.prompt, "seed": run.seed("more"), "greedy": False}
     place = "evaluate/search"
     extra = run.do(sample, f"{place}/more", actor=actor, problems=bare(splits.test), **how)
@@ -377,12 +383,17 @@ def compare_search(run: Run, actor: Path | str, critic: Path, found: Path) -> No
 # ----------------------------------------------------------------------------------------------------------- control
 
 
+def _has_others(run: Run) -> bool:
+    """Return whether other processes or machines share the stages of a run."""
+    return run.cluster is not None or processes.group().num_processes > 1
+
+
 @contextmanager
 def _control_beside(run: Run, warm: Path | str) -> Iterator[None]:
     """Train and evaluate the control after what the caller does, or in a process beside it."""
     if not (run.config.evaluation.ce_control and run.config.warm_start):
         yield
-    elif run.config.evaluation.control_beside and not run.is_plan and processes.group().num_processes == 1:
+    elif run.config.evaluation.control_beside and not run.is_plan and not _has_others(run):
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             quiet = run.reporter.console.quiet
@@ -402,7 +413,7 @@ def _control_process(parent: int, config: RunConfig, folder: Path, warm: Path | 
     control(planned, warm)
     before = [""] * (total - len(planned.places))
     splits = problems.kept_splits(folder / "problems")
-    control(Run(folder, config, Reporter(quiet=quiet), splits, total=total, places=before), warm)
+    control(Run(folder, config, Reporter(quiet=quiet), splits=splits, total=total, places=before), warm)
 
 
 def _end_with(parent: int) -> None:

@@ -10,7 +10,7 @@ from coderl.stages.stage import Facts, ModelSource, Shown, Work, chunks, derive_
 from coderl.types import Program
 
 
-@stage(is_shared=True)
+@stage(shared="parts")
 def sample(
     work: Work,
     *,

@@ -14,7 +14,7 @@ from coderl.stages.stage import Facts, ModelFolder, Programs, Shown, Verdicts, W
 from coderl.types import Program
 
 
-@stage(is_shared=True)
+@stage(shared="parts")
 def score(
     work: Work,
     *,

@@ -15,24 +15,24 @@ import inspect
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from coderl import processes, records
 from coderl.processes import Group
 from coderl.records import StageFolder
 from coderl.settings import Incidental, decisive
-from coderl.stages.console import Bar, Reporter
-from coderl.tables import PartedTable
+from coderl.stages.console import Reporter
+from coderl.stages.work import Facts, Work
 from coderl.types import InputError, LabelledProblem, Problem
 
 Item = TypeVar("Item")
 Function = TypeVar("Function", bound=Callable[..., Any])
-Facts = dict[str, Any]
-"""What a stage says of its result, for people: counts and measures; its cost is added."""
+Backend = Literal["local", "ray"]
+Sharing = Literal["parts", "updates"]
+"""Several processes do the parts of a table, or the updates of a training, together."""
 
 # ------------------------------------------------------------------------------------------------------------ inputs
 
@@ -136,91 +136,15 @@ def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-# -------------------------------------------------------------------------------------------------------------- work
-
-
-@dataclass(slots=True)
-class Work:
-    """What the function of a stage is given besides its inputs and settings."""
-
-    folder: Path
-    """Where it writes."""
-    reporter: Reporter
-    group: Group = field(default_factory=processes.Group)
-    """The processes that share the stage."""
-    _bar: Bar | None = None
-
-    @property
-    def is_main(self) -> bool:
-        """True in the process that writes what there is one of: in a shared stage, all but parts."""
-        return self.group.is_main
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where a training leaves what it continues from; removed when the stage ends."""
-        return self.folder / ".checkpoints"
-
-    def parts(
-        self,
-        table: PartedTable,
-        parts: Sequence[Item],
-        title: str,
-        unit: str = "chunks",
-        sizes: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, Item]]:
-        """Yield, with their numbers, the parts of a table that this process is to write, and show progress.
-
-        Parts that were written before are left out. Several processes share the rest; when the last part has been
-        yielded, all wait until every part is there.
-
-        Args:
-            table: a part is done when it has it.
-            parts: what each is made from.
-            title: what is being done.
-            unit: what `sizes` count.
-            sizes: how much each part is, for a stage that says within a part what it `did`.
-        """
-        sizes = [1] * len(parts) if sizes is None else sizes
-        todo = self.group.on_main(lambda: [index for index in range(len(parts)) if not table.has(index)])
-        done = sum(sizes) - sum(sizes[index] for index in todo)
-        ends = [done, *(done + size for size in accumulate(sizes[index] for index in todo))]
-        with self.reporter.progress(title, total=sum(sizes), unit=unit, done=done) as self._bar:
-            for number, index in self.group.deal(todo):
-                self._bar.move_to(ends[number])  # another process may have done those before
-                yield index, parts[index]
-            self.group.gather(None)
-            self._bar.move_to(ends[-1])
-        self._bar = None
-        self.group.wait_for_files([table.part(index) for index in todo])
-
-    def did(self, count: int = 1) -> None:
-        """Show that so much of the part under way is done."""
-        if self._bar is not None:
-            self._bar.advance(count)
-
-    def facts(self, function: Callable[[], Facts]) -> Facts:
-        """Return the facts that a function counts, in the process where they are written down; elsewhere none."""
-        return function() if self.is_main else {}
-
-    def save(self, network: Any, name: str = "model") -> None:
-        """Write a network that all processes have trained to a folder of the stage."""
-        self.group.on_main(lambda: network.save(self.folder / name))
-
-    def log_steps(self, steps: Iterable[Any], title: str, *, total: int | None = None, below: str = "") -> Facts:
-        """Run a training to its end, with the figures of each update in `metrics.jsonl`; return its facts."""
-        path = self.folder / below / "metrics.jsonl"
-        noted = {record["step"] for record in records.read_jsonl(path)}
-        for step in self.reporter.track(steps, title, total=total, unit="updates"):
-            if self.is_main and step.step not in noted:
-                records.append_jsonl(path, step.record())
-        last = records.read_jsonl(path)[-1:] if self.is_main else []  # also where an earlier run took the last step
-        if not last:
-            return {"num_steps": 0}
-        spent = {"num_trained_tokens": last[0]["num_tokens"], "update_cpu_s": round(last[0]["cpu_s"], 2)}
-        return {"num_steps": last[0]["step"], "last_loss": round(last[0]["loss"], 4), **spent}
-
-
 # ------------------------------------------------------------------------------------------------------------- stage
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster whose nodes do the parts of stages."""
+
+    address: str | None = None
+    """`auto`, or host:port; None starts one on this machine."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +152,8 @@ class Stage:
     """A declared stage. Called with a folder, its inputs and its settings, it does what is left to do there."""
 
     function: Callable[..., Facts]
-    is_shared: bool = False
-    """Whether several processes do it together, part by part or update by update; else the main one does it alone."""
+    shared: Sharing | None = None
+    """What several processes share of it; None: the main one does it alone."""
     inputs: dict[str, Input] = field(init=False)
     settings: dict[str, Any] = field(init=False)
     """Setting -> its type, marks included."""
@@ -267,19 +191,41 @@ class Stage:
         decide = [name for name, of in marks.items() if not any(isinstance(mark, Incidental) for mark in of)]
         return {name: decisive(given[name]) for name in decide}
 
-    def __call__(self, out: Path, *, reporter: Reporter | None = None, title: str | None = None, **given: Any) -> Facts:
+    def __call__(
+        self,
+        out: Path,
+        *,
+        reporter: Reporter | None = None,
+        title: str | None = None,
+        cluster: Cluster | None = None,
+        **given: Any,
+    ) -> Facts:
         """Do the stage's work in the folder `out` unless it was done before; return its facts.
+
+        With a cluster, its nodes write the parts of a stage that has parts.
 
         Raises:
             InputError: `out` holds the work of another request, or another process works there.
         """
         bound = self.signature.bind(**given)
         bound.apply_defaults()
-        work = Work(out, reporter or Reporter(), processes.group())
+        group = processes.group()
+        if cluster is not None and self.shared == "parts":
+            group = self._on(cluster, out, bound.arguments)
+        work = Work(out, reporter or Reporter(), group)
         self._do(work, title or out.name, bound.arguments)
         manifest = work.group.on_main(lambda: records.read_json(out / records.MANIFEST))
         work.group.wait_for_files([out / name for name in manifest["outputs"]])
         return manifest["facts"]
+
+    def _on(self, cluster: Cluster, out: Path, given: dict[str, Any]) -> Group:
+        """Return what hands the stage's parts to a cluster."""
+        from coderl.stages.cluster import ClusterGroup, Task
+
+        torch = sys.modules.get("torch")
+        num_threads = torch.get_num_threads() if torch else None
+        task = Task(self.function.__module__, self.function.__name__, out.absolute(), Path.cwd(), num_threads)
+        return ClusterGroup(task, given, address=cluster.address, needs_model=self.name != "execute")
 
     def _do(self, work: Work, title: str, given: dict[str, Any]) -> None:
         folder, is_complete = work.group.on_main(lambda: self._open(work.folder, given))
@@ -299,7 +245,7 @@ class Stage:
     def _work(self, folder: StageFolder, work: Work, given: dict[str, Any]) -> None:
         wall, cpu = time.monotonic(), time.process_time()
         try:
-            if self.is_shared:
+            if self.shared:
                 facts = self.function(work, **given)
             else:
                 facts = work.group.on_main(lambda: self._alone(work, given))
@@ -323,7 +269,7 @@ class Stage:
         for name, parameter in self.signature.parameters.items():
             mark, default = self.inputs.get(name), ... if parameter.default is parameter.empty else parameter.default
             if isinstance(mark, ProblemsInput):
-                parameters += _problem_flags(mark, default)
+                parameters += _problem_flags(name, mark, default)
             elif mark is not None:
                 hint = typing.get_type_hints(self.function)[name]
                 text = "" if f"    {name}:" in doc else mark.help
@@ -331,6 +277,8 @@ class Stage:
             else:
                 parameters.append(_flag(name, self.settings[name], "", default, is_flat=name == "config"))
 
+        takes_cluster = self.shared == "parts" and self.name != "execute"  # which hands programs to a cluster itself
+        parameters += _cluster_flags() if takes_cluster else []
         parameters.sort(key=lambda parameter: parameter.kind)
         signature = inspect.Signature(parameters)
 
@@ -339,11 +287,10 @@ class Stage:
             bound.apply_defaults()
             values, reporter = dict(bound.arguments), Reporter()
             out = values.pop("out")
-            num_bad = 0
-            if values.get("problems") is not None:
-                values["problems"], num_bad = self._problems(values, reporter)
-            else:
-                values = {name: value for name, value in values.items() if name not in ("split", "limit")}
+            if takes_cluster:
+                values["cluster"] = cluster_of(values.pop("backend"), values.pop("address"))
+            sets = [name for name, mark in self.inputs.items() if isinstance(mark, ProblemsInput)]
+            num_bad = sum(self._read_problems(name, values, reporter) for name in sets)
             reporter.facts(self(out, reporter=reporter, **values), out)
             if num_bad:
                 sys.exit(1)
@@ -354,24 +301,27 @@ class Stage:
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
-    def _problems(self, values: dict[str, Any], reporter: Reporter) -> tuple[Sequence[Any], int]:
-        """Return the problems that the flags name, as the stage is given them, and how many cannot be used."""
+    def _read_problems(self, name: str, values: dict[str, Any], reporter: Reporter) -> int:
+        """Put in place of the flags of one set of problems what the stage is given of them; return how many are bad."""
         from coderl.stages.reading import load_problems
 
-        asked = {name: values.pop(name) for name in ("split", "limit")}
-        found, num_bad = load_problems(values["problems"], **asked, reporter=reporter)
-        mark = self.inputs["problems"]
+        asked = {part: values.pop(flag) for part, flag in _parts_of(name).items()}
+        if values[name] is None:
+            return 0
+        found, num_bad = load_problems(values[name], **asked, reporter=reporter)
+        mark = self.inputs[name]
         assert isinstance(mark, ProblemsInput)
-        return [p.problem for p in found] if mark.is_bare else found, num_bad
+        values[name] = [p.problem for p in found] if mark.is_bare else found
+        return num_bad
 
 
 @typing.overload
 def stage(function: Callable[..., Facts]) -> Stage: ...
 @typing.overload
-def stage(*, is_shared: bool) -> Callable[[Callable[..., Facts]], Stage]: ...
-def stage(function: Callable[..., Facts] | None = None, *, is_shared: bool = False) -> Any:
+def stage(*, shared: Sharing) -> Callable[[Callable[..., Facts]], Stage]: ...
+def stage(function: Callable[..., Facts] | None = None, *, shared: Sharing | None = None) -> Any:
     """Declare a stage: see the module."""
-    return Stage(function, is_shared) if function else lambda declared: Stage(declared, is_shared)
+    return Stage(function, shared) if function else lambda declared: Stage(declared, shared)
 
 
 def command(name: str) -> Callable[[Function], Function]:
@@ -391,10 +341,27 @@ def _flag(name: str, hint: Any, text: str, default: Any = ..., *, is_flat: bool 
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
-def _problem_flags(mark: Input, default: Any) -> list[inspect.Parameter]:
-    kind = str if default is ... else str | None
+def _cluster_flags() -> list[inspect.Parameter]:
     return [
-        _flag("problems", kind, mark.help, default),
-        _flag("split", str | None, "Only this split of the problems.", None),
-        _flag("limit", int | None, "Only the first so many problems.", None),
+        _flag("backend", Backend, "Where parts are done: here, or on the nodes of a Ray cluster.", "local"),
+        _flag("address", str | None, "Of the cluster; by default one is started here.", None),
+    ]
+
+
+def cluster_of(backend: Backend, address: str | None) -> Cluster | None:
+    """Return the cluster that flags ask for."""
+    return Cluster(address) if backend == "ray" else None
+
+
+def _parts_of(name: str) -> dict[str, str]:
+    """Return the flags that choose among the problems of an input: `split` and `limit`, or `validation_split`..."""
+    return {part: part if name == "problems" else f"{name}_{part}" for part in ("split", "limit")}
+
+
+def _problem_flags(name: str, mark: Input, default: Any) -> list[inspect.Parameter]:
+    kind, flags = str if default is ... else str | None, _parts_of(name)
+    return [
+        _flag(name, kind, mark.help, default),
+        _flag(flags["split"], str | None, "Only this split of the problems.", None),
+        _flag(flags["limit"], int | None, "Only the first so many problems.", None),
     ]

@@ -35,7 +35,7 @@ class TrainedSample:
     """Of its tokens; 0 for a sample that could not move the actor and cost no step."""
 
 
-@stage(is_shared=True)
+@stage(shared="updates")
 def train_actor(
     work: Work,
     *,

@@ -23,7 +23,7 @@ from coderl.training.settings import CriticConfig
 from coderl.types import InputError, LabelledProblem, Outcome, Rollout
 
 
-@stage(is_shared=True)
+@stage(shared="updates")
 def train_critic(
     work: Work,
     *,

@@ -18,7 +18,7 @@ from coderl.training.warm_start import warm_start
 from coderl.types import InputError, LabelledProblem, Outcome, Problem, Rollout
 
 
-@stage(is_shared=True)
+@stage(shared="updates")
 def train_repair(
     work: Work,
     *,

@@ -14,7 +14,7 @@ from coderl.training.settings import WarmStartConfig
 from coderl.types import InputError, LabelledProblem
 
 
-@stage(is_shared=True)
+@stage(shared="updates")
 def warm_start(
     work: Work,
     *,

@@ -40,6 +40,32 @@ class ClusterConfig(BaseModel):
     """How long to wait, when all nodes are lost, for one to come back."""
 
 
+def connect(address: str | None) -> Any:
+    """Return Ray, connected to the cluster at an address; None starts one on this machine.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers at the address.
+    """
+    return _connected(address)[0]
+
+
+def _connected(address: str | None) -> tuple[Any, bool]:
+    """Return Ray, and whether it was not connected before."""
+    try:
+        import ray  # type: ignore[import-not-found]
+    except ImportError:
+        raise InputError("the ray backend needs Ray: pip install 'coderl[ray]'") from None
+    connected: Any = ray
+    if connected.is_initialized():
+        return connected, False
+    how = {"include_dashboard": None if address else False, "log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        connected.init(address=address, **how)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster at {address!r}: {error}") from None
+    return connected, True
+
+
 @dataclass
 class _Batch:
     """Jobs that travel together."""
@@ -94,22 +120,8 @@ class ClusterExecutor:
         self._looked_at = 0.0
 
     def __enter__(self) -> ClusterExecutor:
-        try:
-            import ray  # type: ignore[import-not-found]
-        except ImportError:
-            raise InputError("the ray backend needs Ray: pip install 'coderl[ray]'") from None
+        ray, self._owns_ray = _connected(self.cluster.address)
         self._ray = ray
-        if not ray.is_initialized():
-            try:
-                ray.init(
-                    address=self.cluster.address,
-                    include_dashboard=None if self.cluster.address else False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InputError(f"no Ray cluster at {self.cluster.address!r}: {error}") from None
-            self._owns_ray = True
         self._wait_for_nodes()
         return self
 

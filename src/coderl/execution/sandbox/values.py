@@ -18,7 +18,7 @@ from typing import Any
 
 _SCALARS = frozenset({str, float, bool, type(None)})
 _JSON_INT = 1 << 62
-_MAX_DEPTH = 200
+MAX_DEPTH = 200
 _MAX_DIGITS = 1 << 14
 """Of a Decimal or of either part of a Fraction: to compare two of them may take the square of their lengths."""
 _MAX_ALIKE = 64
@@ -73,7 +73,7 @@ def encode(value: Any, keep: Keep = _forget, depth: int = 0) -> Any:
         return value
     if kind is int:
         return value if -_JSON_INT < value < _JSON_INT else {"t": "int", "v": hex(value)}
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         return {"t": "opaque", "v": f"{kind.__name__} nested too deeply"}
     if kind is list:
         return _encode_items(value, keep, depth)
@@ -88,6 +88,20 @@ def encode(value: Any, keep: Keep = _forget, depth: int = 0) -> Any:
     return _opaque(value, keep)
 
 
+def is_too_deep(value: Any) -> bool:
+    """Return whether a value of a test is nested more deeply than `encode` goes; a test of it cannot be judged."""
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            return True
+        inside = [dict.items(v) if isinstance(v, dict) else v for v in level if isinstance(v, _CONTAINERS)]
+        has_plain_lists = all(type(v) is list for v in level if isinstance(v, _CONTAINERS))
+        depth += 1 if has_plain_lists else 2
+        level = [item for items in inside for item in items]
+    return False
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset)
 _bases_of = type.__dict__["__mro__"].__get__
 _name_of = type.__dict__["__name__"].__get__
 
