@@ -2,9 +2,9 @@
 
     python benchmarks/branching_mbpp.py --model models/smollm2-135m-instruct --problems mbpp.jsonl --out DIR --json FILE
 
-The first assert of a task is shown, the others are hidden. Each arm has a budget of 8 programs of 96 tokens a task: plain
-samples, the search, and the search that spends nothing on names, comments and what stands around the program. `first`
-submits the first program that passes the shown assert. Intervals are over tasks. Every part is a stage folder: a killed
+The first assert of a task is shown, the others are hidden. Each arm has a budget of 8 programs of 96 tokens a task:
+plain samples, the search, and the search that spends nothing on names, comments and what stands around the program.
+`first` submits the first program that passes the shown assert. Intervals are over tasks. Every part is a stage folder: a killed
 benchmark continues where it was. The model stands on a GPU where there is one.
 """
 
@@ -15,7 +15,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from critic_sampling import METRICS, Seeds, by_try, difference, scores, stopped
 from rich.console import Console
 from rich.table import Table
 
@@ -36,8 +35,14 @@ from coderl.stages.run import bare
 from coderl.stages.sample import sample
 from coderl.stages.search_report import candidates_of
 from coderl.types import InputError, LabelledProblem, Outcome
+from critic_sampling import METRICS, Seeds, by_try, difference, scores, stopped
 
 PLAIN, BRANCH, NAMES = "plain", "branch", "branch, merged names"
+PAIRS = {
+    "branch_minus_plain": (BRANCH, PLAIN),
+    "names_minus_plain": (NAMES, PLAIN),
+    "names_minus_branch": (NAMES, BRANCH),
+}
 NUM_PROGRAMS, NUM_TOKENS = 8, 96
 SPARE = 2
 """Plain samples drawn for those of the budget: short programs leave room for more."""
@@ -91,10 +96,7 @@ def figures_of(arms: dict[str, Arm], problems: list[LabelledProblem], out: Path)
         rows[arm]["num_tokens_stopped"] = statistics.fmean(c[-1].num_tokens_so_far if c else 0 for c in ends)
         facts = records.facts_of(out / arm / ("sample" if arm == PLAIN else "search"))
         rows[arm] |= {name: facts[name] for name in ("num_tokens", "cpu_s", "wall_s")}
-    pairs = {
-        "branch_minus_plain": (BRANCH, PLAIN), "names_minus_plain": (NAMES, PLAIN), "names_minus_branch": (NAMES, BRANCH)
-    }  # fmt: skip
-    gains = {name: {m: difference(seeds, (a, m), (b, m)) for m in metrics} for name, (a, b) in pairs.items()}
+    gains = {name: {m: difference(seeds, (a, m), (b, m)) for m in metrics} for name, (a, b) in PAIRS.items()}
     return {"num_tasks": len(problems), "budget": budget, "arms": rows, **gains, "by_try": by_try(seeds)}
 
 
@@ -108,12 +110,18 @@ def show(figures: dict[str, Any]) -> None:
             if m in METRICS
         ]
         table.add_row(name, *cells, f"{row['num_programs']:.1f}", f"{row['num_tokens_stopped']:.0f}")
-    for name in ("branch_minus_plain", "names_minus_plain", "names_minus_branch"):
+    for name in PAIRS:
         row = figures[name]
         table.add_row(
             name, *(f"{100 * r['mean']:+.1f} ({100 * r['low']:+.1f} to {100 * r['high']:+.1f})" for r in row.values())
         )
     Console(width=130).print(table)
+
+
+def shown(found: dict[str, float], sign: str) -> str:
+    """Return a mean and its interval in percent."""
+    mean, low, high = (format(100 * found[name], f"{sign}.1f") for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
 
 
 def main() -> None:
