@@ -4,8 +4,8 @@
 
 The first assert of a task is shown, the others are hidden. Each arm has a budget of 8 programs of 96 tokens a task:
 plain samples, the search, and the search that spends nothing on names, comments and what stands around the program.
-`first` submits the first program that passes the shown assert. Intervals are over tasks. Every part is a stage folder: a killed
-benchmark continues where it was. The model stands on a GPU where there is one.
+`first` submits the first program that passes the shown assert. Intervals are over tasks. Every part is a stage folder:
+a killed benchmark continues where it was. The model stands on a GPU where there is one.
 """
 
 from __future__ import annotations
