@@ -18,7 +18,7 @@ from coderl.critic_sampling.ranking import Behaviour
 from coderl.types import ProgramKey
 
 FEATURES = ("log_place", "score", "class_share", "log_length")
-"""log of its place among those that pass, log ratio of its forced tokens, share of those that pass which behave like it,
+"""log of its place among those that pass, log ratio of its forced tokens, share of those that pass that behave like it,
 log of its length beside that of the first."""
 
 
