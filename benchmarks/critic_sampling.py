@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from algorithm_1 import FIRST_SEED, Seed, actor_of, first_round, open_seed, train
 from rich.console import Console
@@ -30,6 +31,7 @@ from rich.table import Table
 from coderl import records, tables
 from coderl.critic_sampling.anytime import Arm, as_candidates, within
 from coderl.critic_sampling.candidates import Candidate
+from coderl.critic_sampling.judge import FEATURES, choose, features, fit
 from coderl.critic_sampling.settings import CriticSamplingConfig
 from coderl.engines.beam import beams
 from coderl.evaluation.pass_at_k import average, paired_difference
@@ -246,12 +248,39 @@ def contrasts(seeds: Seeds, arms: Sequence[str]) -> dict[str, Any]:
             rows[name]["stopped"] = {m: difference(seeds, (ours, m), (theirs, m), stops=True) for m in METRICS}
     for arm in arms:
         rows[f"behaviour_minus_first_{arm}"] = difference(seeds, (arm, "one_by_behaviour"), (arm, "one"))
-    return rows
+    return {**rows, "judge_minus_first": judged_by_others(seeds)}
 
 
 def difference(seeds: Seeds, ours: tuple[str, str], theirs: tuple[str, str], *, stops: bool = False) -> dict[str, Any]:
     """Return the mean difference of two (arm, metric), and its interval."""
     return records.plain(paired_difference(scores(seeds, *ours, stops=stops), scores(seeds, *theirs, stops=stops)))
+
+
+def judged_by_others(seeds: Seeds) -> dict[str, Any]:
+    """Return what a judge submits that learned from the branches of the other seeds, minus the first that passes.
+
+    The judge learns from hidden verdicts of the other seeds' test problems, and from nothing of the seed it is used on.
+    """
+    rows: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for name, (budget, arms) in seeds.items():
+        held = {problem: within(c, budget) for problem, c in arms[BRANCH].candidates.items()}
+        passing = {problem: [c for c in drawn if c.passes] for problem, drawn in held.items()}
+        rows[name] = {
+            f"{name}/{problem}": (features(drawn, arms[BRANCH].behaviours), _is_right(arms[BRANCH], drawn))
+            for problem, drawn in passing.items()
+        }
+    ours, theirs, weights = {}, {}, {}
+    for name, own in rows.items():
+        found = weights[name] = fit([row for other in rows if other != name for row in rows[other].values()])
+        for problem, (seen, right) in own.items():
+            ours[problem] = float(right[choose(found, seen)]) if len(right) else 0.0
+            theirs[problem] = float(right[0]) if len(right) else 0.0
+    learnt = {name: dict(zip(FEATURES, map(float, found), strict=True)) for name, found in weights.items()}
+    return {**records.plain(paired_difference(ours, theirs)), "weights": learnt}
+
+
+def _is_right(arm: Arm, candidates: Sequence[Candidate]) -> Any:
+    return np.array([c.program.key in arm.correct for c in candidates], dtype=bool)
 
 
 def table(seeds: Seeds, arms: Sequence[str], difficulties: dict[str, str]) -> dict[str, Any]:
@@ -342,6 +371,7 @@ def show(figures: dict[str, Any], arms: Sequence[str]) -> None:
             row = figures[name]
             gains.add_row(name, *(_points(of[m]) for of in (row, row["stopped"]) for m in METRICS))
     console.print(gains)
+    print("judge minus first:", _points(figures["judge_minus_first"]))
     print(json.dumps(figures["curves"], indent=1))
 
 

@@ -1,5 +1,6 @@
 """Equal budgets and anytime curves, added up by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,19 +8,20 @@ import pytest
 from coderl import tables
 from coderl.critic_sampling import anytime
 from coderl.critic_sampling.anytime import METRICS, Arm, as_candidates
-from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate
+from coderl.critic_sampling.candidates import NOT_IN_TABLES, Candidate, Fork
 from coderl.critic_sampling.ranking import RANKED, Ranking
 from coderl.evaluation.counts import CLOCKS, JUDGED
-from coderl.stages.search_report import arm_of, candidates_of
+from coderl.stages.search_report import arm_of, budgets_of, candidates_of
 from coderl.types import Outcome, Program, ProgramKind, Verdict
 
 PASS, FAIL = Outcome.PASSED_TEST, Outcome.FAILED_TEST
 SAMPLE, REPAIRED, REFINED = ProgramKind.SAMPLE, ProgramKind.REPAIRED, ProgramKind.REFINED
+BRANCHED = ProgramKind.BRANCHED
 
 
 def candidate(index, num_tokens, passes, kind=SAMPLE, parent=None, prefix=0, value=None, problem="p"):
     program = Program(problem, index, f"code {index}", kind, tokens=(1,) * 10)
-    round = {SAMPLE: 0, REPAIRED: 1, REFINED: 2}[kind]
+    round = {SAMPLE: 0, REPAIRED: 1, REFINED: 2, BRANCHED: 1}[kind]
     return Candidate(program, round, parent, prefix, Verdict(PASS if passes else FAIL), value, num_tokens)
 
 
@@ -70,10 +72,21 @@ def test_contributions_name_the_kind_that_solved_a_problem_first():
     found = anytime.contributions(Arm({"p": TRIED, "q": q, "r": r}, {*RIGHT, q[1].program.key}))
     assert {k: v for k, v in found.items() if k.startswith(("solved", "num"))} == {
         "num_problems": 3, "solved_by_sample": 1, "solved_by_repaired": 1, "solved_by_refined": 0,
+        "solved_by_branched": 0, "num_branched": 0,
         "num_sample": 5, "num_repaired": 1, "num_refined": 2,
     }  # fmt: skip
     assert (found["prefix_kept_share"], found["mean_prefix_share"]) == (0.5, pytest.approx(0.2))
     assert found["correct_share_refined"] == 0.5
+
+
+def test_a_branching_search_that_has_found_something_is_not_held_against_plain_samples():
+    """Both have drawn 20 tokens of q; p was found after 20, and plain samples have their 36 there."""
+    fork = Fork(-1.0, 1, 2, "+", "-")
+    found = [candidate(0, 10, False), replace(candidate(1, 20, True, BRANCHED, 0, 4), fork=fork)]
+    missed = [candidate(0, 20, False, problem="q")]
+    searched, plain = arm(p=found, q=missed), arm(p=TRIED, q=TRIED)
+    assert budgets_of(searched, plain) == {"p": 36, "q": 20}
+    assert budgets_of(arm(p=found[:1], q=missed), plain) == {"p": 10, "q": 20}
 
 
 def test_plain_samples_are_a_search_that_ended_with_its_first_round():

@@ -109,11 +109,11 @@ def curve(arm: Arm, budgets: Iterable[int], metric: Metric) -> list[tuple[float,
 def contributions(arm: Arm) -> dict[str, Any]:
     """Return what each kind of program added: problems first solved by it, and how much of prefixes was kept.
 
-    Keys: `num_problems`, `solved_by_sample`, `solved_by_repaired`, `solved_by_refined` (problems of which the first
-    right program is of that kind), `num_repaired`, `num_refined`, `correct_share_...` (of each kind's programs),
-    `prefix_kept_share` (refined programs that keep some of their parent), `mean_prefix_share` (of the parent's tokens).
+    Keys: `num_problems`; for each kind `solved_by_...` (problems of which the first right program is of that kind),
+    `num_...` and `correct_share_...` (of its programs); `prefix_kept_share` (refined programs that keep some of their
+    parent), `mean_prefix_share` (of the parent's tokens).
     """
-    kinds = (ProgramKind.SAMPLE, ProgramKind.REPAIRED, ProgramKind.REFINED)
+    kinds = (ProgramKind.SAMPLE, ProgramKind.REPAIRED, ProgramKind.REFINED, ProgramKind.BRANCHED)
     every = [c for drawn in arm.candidates.values() for c in drawn]
     right = [c.program for c in every if c.program.key in arm.correct]
     first = {program.problem_id: program for program in reversed(right)}

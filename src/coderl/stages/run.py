@@ -46,8 +46,8 @@ from coderl.types import LabelledProblem, Problem
 
 ONLINE = "online"
 """Where online learning stands in the run directory."""
-MORE_SAMPLES = 1.5
-"""Plain samples drawn beside those of the first round, in first rounds: a search costs two to three."""
+MORE_SAMPLES = 1.0
+"""Plain samples drawn beside those of the first round, in first rounds: a search costs two, or less."""
 
 
 @dataclass
@@ -331,13 +331,14 @@ def search(run: Run, warm: Path | str, actor: Path | str) -> None:
     first = config.evaluation.temperatures[0]
     sampling = config.evaluation.sampling.model_copy(update={"temperature": first})
     drawing = SampleConfig(sampling=sampling, chunk_size=config.evaluation.chunk_size)
+    is_after_samples = config.critic_sampling is None or config.critic_sampling.start == "samples"
     found = run.do(
         critic_sample,
         "evaluate/actor_critic_cs/sample",
         actor=actor,
         critic=critic,
         repair_model=repair_model,
-        programs=run.folder / f"evaluate/actor_critic/t{first:g}/sample",
+        programs=run.folder / f"evaluate/actor_critic/t{first:g}/sample" if is_after_samples else None,
         problems=bare(splits.test),
         config=config.critic_sampling,
         sample=drawing,

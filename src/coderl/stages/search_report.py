@@ -22,6 +22,8 @@ from coderl.types import LabelledProblem, Outcome, ProgramKey, Verdict
 FOLDER = Path("evaluate") / "search"
 """Where a run keeps the comparison: `searched` and `plain`, each with `sample`, `execute` and `rank`."""
 NUM_POINTS = 12
+MAX_FORKS = 20
+"""Lines of the table of forced tokens."""
 NAMES = {"searched": "critic sampling", "plain": "plain sampling"}
 
 
@@ -75,7 +77,7 @@ def search_figures(run_dir: Path, problems: Sequence[LabelledProblem]) -> Search
     search = run_dir / "evaluate" / "actor_critic_cs" / "sample"
     drawn = {"searched": candidates_of(search), "plain": as_candidates(programs_of(out / "plain" / "sample"), {})}
     arms = {name: arm_of(found, out / name / "execute", out / name / "rank") for name, found in drawn.items()}
-    budgets = anytime.common_budgets(*arms.values())
+    budgets = budgets_of(arms["searched"], arms["plain"])
     scores = {name: {m: anytime.score(arm, budgets, f) for m, f in METRICS.items()} for name, arm in arms.items()}
     parts = anytime.contributions(arms["searched"])
     read = out / "searched" / "illustrate" / "illustrations"
@@ -85,13 +87,27 @@ def search_figures(run_dir: Path, problems: Sequence[LabelledProblem]) -> Search
         f"{mean(list(budgets.values())):.0f} a problem in the mean. n@all submits n of the programs that pass the "
         f"example tests, any n or the best ranked; none where none passes. A search that has ended stays where it is.",
         curves=tuple(_curves(arms)),
-        tables=(_by_difficulty(scores, problems), _parts(parts), _located(found)),
+        tables=(_by_difficulty(scores, problems), _parts(parts), *_forks(arms["searched"]), _located(found)),
     )
     gains = {
         "one_at_all_gain": paired_difference(scores["searched"]["1@all ranked"], scores["plain"]["1@all"]),
         "pass_at_all_gain": paired_difference(scores["searched"]["pass@all"], scores["plain"]["pass@all"]),
     }
     return SearchFigures(section, {**records.plain(gains), **parts, **found})
+
+
+def budgets_of(searched: Arm, plain: Arm) -> dict[str, int]:
+    """Return, for each problem, the tokens to which both sides are cut: what both have drawn.
+
+    A search from the greedy program that has found what it looks for draws no more, and is not cut: plain samples then
+    have all of theirs.
+    """
+    budgets = anytime.common_budgets(searched, plain)
+    if any(c.fork for drawn in searched.candidates.values() for c in drawn):
+        for name in budgets:
+            if any(c.passes for c in searched.candidates[name]):
+                budgets[name] = plain.candidates[name][-1].num_tokens_so_far
+    return budgets
 
 
 def _curves(arms: dict[str, Arm]) -> list[tuple[str, tuple[Curve, ...]]]:
@@ -123,6 +139,7 @@ def _by_difficulty(scores: dict[str, dict[str, dict[str, float]]], problems: Seq
 
 
 def _parts(parts: dict[str, Any]) -> Table:
+    kinds = (("sample", "sampled"), ("branched", "branched"), ("repaired", "repaired"), ("refined", "refined"))
     rows = tuple(
         (
             title,
@@ -130,7 +147,7 @@ def _parts(parts: dict[str, Any]) -> Table:
             f"{100 * parts[f'correct_share_{kind}']:.1f}%",
             f"{parts[f'solved_by_{kind}']}",
         )
-        for kind, title in (("sample", "sampled"), ("repaired", "repaired"), ("refined", "refined"))
+        for kind, title in kinds
     )
     kept, share = (f"{100 * parts[name]:.1f}%" for name in ("prefix_kept_share", "mean_prefix_share"))
     note = (
@@ -138,6 +155,25 @@ def _parts(parts: dict[str, Any]) -> Table:
         f"their parent: {share} of its tokens in the mean."
     )
     return Table("What each part adds", note, ("programs", "number", "right", "problems solved first"), rows)
+
+
+def _forks(arm: Arm) -> list[Table]:
+    """Return the table of branches with which searches ended: which token was forced, where."""
+    rows = []
+    for name, drawn in arm.candidates.items():
+        first = next((c for c in drawn if c.passes), None)
+        if first is not None and (fork := first.fork) is not None:
+            is_right = "yes" if arm.num_correct([first]) else "no"
+            place = (str(first.program.index), str(fork.line), repr(fork.forced), repr(fork.replaced))
+            rows.append((name, *place, f"{fork.score:.2f}", is_right))
+    if not rows:
+        return []
+    note = (
+        f"{len(rows)} problems on which the greedy program fails the examples and a branch passes them, the first "
+        f"{min(len(rows), MAX_FORKS)} here. The log ratio adds up over all tokens forced on the way."
+    )
+    headings = ("problem", "try", "line", "forced", "for", "log ratio", "right")
+    return [Table("Which token made a program pass", note, headings, tuple(rows[:MAX_FORKS]))]
 
 
 def _located(found: dict[str, Any]) -> Table:
