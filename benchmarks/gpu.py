@@ -175,6 +175,7 @@ def learning(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Run the parts that were asked for; return 1 if a test failed."""
+    torch.set_float32_matmul_precision("high")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parts = {"tests": tests, "throughput": throughput, "updates": updates, "learning": learning}
     parser.add_argument("--only", nargs="*", choices=list(parts), default=list(parts))

@@ -306,12 +306,14 @@ def learn(
         return online_loss(model, part, whole, config=config, rl_weight=rl_weight, reference=reference)
 
     given = {"checkpoint_dir": checkpoint_dir, "length_of": num_tokens, "validate": validate}
-    steps = train(draws.model, draws, loss, optim, **given)
+    steps, started = train(draws.model, draws, loss, optim, **given), time.monotonic()
     for step in steps:
         memory = draws.memory
         step.metrics.update(memory.metrics or {}, draw=float(memory.num_draws))
         yield step
         if config.max_tokens is not None and step.num_tokens + memory.num_drawn_tokens >= config.max_tokens:
+            break
+        if config.max_wall_s is not None and time.monotonic() - started >= config.max_wall_s:
             break
 
 

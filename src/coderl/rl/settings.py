@@ -133,6 +133,8 @@ class OnlineConfig(Config):
     """Of the mean entropy of the next token, which is subtracted from the loss."""
     max_tokens: Count | None = None
     """End once so many tokens were drawn and trained on together: for comparisons at equal cost."""
+    max_wall_s: float | None = Field(default=None, gt=0)
+    """End after this many seconds in this process, for a machine that is lent for a while. Not reproducible."""
     measure_rows: Annotated[int, Incidental("a row does not depend on those beside it")] = Field(default=32, ge=1)
     """Programs in a forward pass without gradients."""
     training: OnlineTrainingConfig = OnlineTrainingConfig()
