@@ -26,15 +26,22 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForCondition
 
 from coderl import records
 from coderl.engines.engine import Request, open_engine
-from coderl.engines.settings import SamplingConfig
+from coderl.engines.settings import SampleConfig, SamplingConfig
+from coderl.evaluation.pass_at_k import estimate, percent
 from coderl.models.lm import LanguageModel, best_device
 from coderl.models.tiny import train_tokenizer
-from coderl.recipe import load_recipe
+from coderl.recipe import RunConfig, load_recipe
 from coderl.stages.console import Reporter
-from coderl.stages.run import run
+from coderl.stages.execute import execute
+from coderl.stages.learn_online import learn_online
+from coderl.stages.rollouts import pass_rates, rollouts_of
+from coderl.stages.sample import sample
+from coderl.stages.split_problems import kept_splits, split_problems
+from coderl.stages.warm_start import warm_start
 from coderl.training.loop import train
 from coderl.training.losses import CrossEntropyExample, cross_entropy_of, num_tokens
 from coderl.training.settings import OptimConfig
+from coderl.types import LabelledProblem, ProgramKind
 
 ROOT = Path(__file__).resolve().parents[1]
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "RTX 4090": 165e12}
@@ -157,20 +164,52 @@ def device_name() -> str:
 
 
 def learning(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the online recipe on MBPP: full fine-tuning, online learning, evaluation before and after."""
-    recipe = ROOT / "recipes" / "mbpp_smollm2_online.toml"
+    """Run the online recipe's learning on MBPP, and judge each of its models on the test tasks.
+
+    The stages are those of `coderl run`, without what needs no GPU. The control is the warm start after more epochs.
+    """
     sources = {"source": options.mbpp / "mbpp.jsonl", "test-source": options.mbpp / "sanitized-mbpp.json"}
     flags = [f"--problems.{name}={path}" for name, path in sources.items()]
-    flags += [f"--actor.init={options.model}", f"--online.training.optim.num-steps={options.steps}", *options.flags]
-    config = load_recipe(recipe, flags)
-    started = time.monotonic()
-    report = run(config, options.out, Reporter())
-    figures = {"wall_s": time.monotonic() - started, "report": str(report)}
-    metrics = list(records.read_jsonl(options.out / "online" / "metrics.jsonl"))
-    kept = ("step", "pass_rate", "mixed_share", "unique_share", "mean_tokens", "entropy", "compile_error_rate",
-            "drawing_s", "waiting_s", "scoring_s", "num_drawn_tokens", "num_tokens", "cpu_s")  # fmt: skip
-    figures["steps"] = [{name: round(m[name], 4) for name in kept if name in m} for m in metrics]
+    config = load_recipe(ROOT / "recipes" / "mbpp_smollm2_online.toml", [*flags, *options.flags])
+    assert config.warm_start is not None
+    assert config.online is not None
+    out, reporter = options.out, Reporter()
+    split_problems(out / "problems", config=config.problems, reporter=reporter)
+    splits = kept_splits(out / "problems")
+    given: dict[str, Any] = {"prompt": config.prompt, "reporter": reporter}
+    warm_start(out / "warm", actor=options.model, problems=splits.solved, config=config.warm_start, **given)
+    learnt = {"problems": splits.tested, "config": config.online, "execution": config.execution}
+    learn_online(out / "online", actor=out / "warm/model", **learnt, **given)
+    more = {"num_epochs": None, "num_steps": config.evaluation.ce_control_steps}
+    control = config.warm_start.model_copy(update={"optim": config.warm_start.optim.model_copy(update=more)})
+    warm_start(out / "control", actor=out / "warm/model", problems=splits.solved, config=control, **given)
+    models = {"before": options.model, **{name: out / name / "model" for name in ("warm", "online", "control")}}
+    figures = {name: judged(name, model, splits.test, config, options) for name, model in models.items()}
+    kept = ("step", "pass_rate", "mixed_share", "unique_share", "mean_tokens", "entropy", "compile_error_rate", "cut_share",
+            "drawing_s", "waiting_s", "scoring_s", "num_drawn_tokens", "num_tokens", "num_examples", "grad_norm")  # fmt: skip
+    steps = records.read_jsonl(out / "online" / "metrics.jsonl")
+    figures["steps"] = [{name: round(m[name], 4) for name in kept if name in m} for m in steps]
     return figures
+
+
+def judged(
+    name: str, model: Path, problems: list[LabelledProblem], config: RunConfig, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return pass@1 of a model's samples and of its greedy programs, each with its interval over problems."""
+    out = options.out / "judged" / name
+    evaluation = config.evaluation
+    drawn = evaluation.sampling.model_copy(update={"temperature": evaluation.temperatures[0]})
+    settings = SampleConfig(num_samples=evaluation.num_samples, sampling=drawn, chunk_size=len(problems))
+    bare = [p.problem for p in problems]
+    sample(out / "sample", actor=model, problems=bare, config=settings, prompt=config.prompt, greedy=True)
+    execute(out / "execute", programs=out / "sample", problems=problems, config=config.execution)
+    rollouts = rollouts_of(out / "sample", out / "execute")
+    found: dict[str, Any] = {"num_programs": len(rollouts)}
+    for kind in (ProgramKind.SAMPLE, ProgramKind.BASELINE):
+        rates = pass_rates(r for r in rollouts if r.program.kind is kind)
+        found[kind.value] = {"pass_at_1": percent(estimate(list(rates.values()))), "rates": rates}
+    print(name, {kind: found[kind]["pass_at_1"] for kind in found if kind != "num_programs"}, flush=True)
+    return found
 
 
 def main() -> int:
@@ -184,7 +223,6 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m-instruct"))
     parser.add_argument("--mbpp", type=Path, default=Path("data/mbpp"))
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
-    parser.add_argument("--steps", type=int, default=100, help="draws of the online run")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="further flags of that recipe")
     options = parser.parse_args()
     done: dict[str, Any] = {"device": device_name(), "torch": torch.__version__}

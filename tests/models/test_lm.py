@@ -308,3 +308,24 @@ def test_a_process_uses_the_processor_or_its_own_gpu(monkeypatch):
     assert lm.best_device() == "cuda:0"
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert lm.best_device() == "cuda:3"
+
+
+@pytest.mark.parametrize("with_logits", [False, True])
+def test_rows_read_from_the_left_have_the_same_states(tiny, monkeypatch, with_logits):
+    """A GPU's way of padding and the processor's agree at every real token, and so do their gradients."""
+    model = tiny("llama")
+    batch = model.collate([(10, 11, 12, 13, 14), (15,)], [(20, 2), (21, 22, 23, 2)])
+    readings, gradients = [], []
+    for pads_right in (False, True):
+        monkeypatch.setattr(LanguageModel, "pads_right", pads_right)
+        readings.append(model.read(batch, with_logits=with_logits))
+        model.zero_grad()
+        model.log_probs(batch).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for ours, theirs, mask in [
+        (readings[0].states, readings[1].states, batch.program_mask),
+        (readings[0].prompt_states, readings[1].prompt_states, batch.prompt_mask),
+        *([(readings[0].logits, readings[1].logits, batch.program_mask)] if with_logits else []),
+    ]:
+        assert torch.allclose(ours[mask], theirs[mask], atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))

@@ -306,7 +306,12 @@ class LanguageModel(nn.Module):
                 return Reading(read, written, outputs.logits[:, :-1])
             return Reading(*self._encode_decode(batch, starts), None)
         start, logits = batch.prompt_ids.shape[1], None
-        if with_logits:
+        if self.pads_right and not bool(batch.prompt_mask.all()) and not (with_logits and self._output_layer is None):
+            hidden = self._read_from_the_left(batch)
+            if with_logits:
+                assert self._output_layer is not None
+                logits = self._output_layer(hidden[:, start - 1 : -1])
+        elif with_logits:
             kept = batch.program_ids.shape[1] + 1
             options |= {"logits_to_keep": kept, "output_hidden_states": True}
             outputs = self.backbone(**self._joined_inputs(batch), **options)
@@ -314,6 +319,25 @@ class LanguageModel(nn.Module):
         else:
             hidden = self.backbone.base_model(**self._joined_inputs(batch), **options).last_hidden_state
         return Reading(hidden[:, :start], hidden[:, start - 1 :], logits)
+
+    @property
+    def pads_right(self) -> bool:
+        """Whether a decoder-only model reads its rows from the left, as its attention on a GPU needs it.
+
+        There, the gradient at a position that attends to nothing, as padding on the left does, may be no number.
+        """
+        return self.device.type == "cuda"
+
+    def _read_from_the_left(self, batch: Batch) -> Float[Tensor, "B L H"]:
+        """Return the states of prompts and programs, read with the padding behind them, where no token sees it."""
+        joined = torch.cat([batch.prompt_ids, batch.program_ids], dim=1)
+        length = joined.shape[1]
+        places = torch.arange(length, device=joined.device)
+        gaps = (~batch.prompt_mask).sum(1, keepdim=True)
+        moved = joined.gather(1, (places + gaps) % length)
+        hidden = self.backbone.base_model(input_ids=moved, use_cache=False).last_hidden_state
+        back = ((places - gaps) % length).unsqueeze(-1)
+        return hidden.gather(1, back.expand(-1, -1, hidden.shape[-1]))
 
     def _encode_decode(self, batch: Batch, starts: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
         """Return the last hidden states of an encoder-decoder's prompts and of what its decoder reads."""
