@@ -183,12 +183,11 @@ def learning(options: argparse.Namespace) -> dict[str, Any]:
     more = {"num_epochs": None, "num_steps": config.evaluation.ce_control_steps}
     control = config.warm_start.model_copy(update={"optim": config.warm_start.optim.model_copy(update=more)})
     warm_start(out / "control", actor=out / "warm/model", problems=splits.solved, config=control, **given)
-    models = {"before": options.model, **{name: out / name / "model" for name in ("warm", "online", "control")}}
+    models = {**{name: out / name / "model" for name in ("warm", "online", "control")}, "before": options.model}
     figures = {name: judged(name, model, splits.test, config, options) for name, model in models.items()}
-    kept = ("step", "pass_rate", "mixed_share", "unique_share", "mean_tokens", "entropy", "compile_error_rate", "cut_share",
-            "drawing_s", "waiting_s", "scoring_s", "num_drawn_tokens", "num_tokens", "num_examples", "grad_norm")  # fmt: skip
+    left_out = ("critic_", "learning_rate", "epoch", "cpu_s", "loss")
     steps = records.read_jsonl(out / "online" / "metrics.jsonl")
-    figures["steps"] = [{name: round(m[name], 4) for name in kept if name in m} for m in steps]
+    figures["steps"] = [{n: round(v, 4) for n, v in m.items() if not n.startswith(left_out)} for m in steps]
     return figures
 
 
