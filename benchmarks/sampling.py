@@ -49,9 +49,8 @@ Draw = Callable[[int], int]
 def codet5_small() -> LanguageModel:
     """Return CodeT5-small's shape with random weights, and a vocabulary of its size."""
     tokenizer = train_tokenizer(TEXTS, 1000)
-    config = T5Config(
-        vocab_size=32100, d_model=512, d_ff=2048, d_kv=64, num_layers=6, num_heads=8, decoder_start_token_id=0
-    )
+    config = T5Config(vocab_size=32100, d_model=512, d_ff=2048, d_kv=64, num_layers=6, num_heads=8)
+    config.decoder_start_token_id = 0
     torch.manual_seed(0)
     return LanguageModel(T5ForConditionalGeneration(config), tokenizer).eval()
 

@@ -86,10 +86,12 @@ class Slots:
         """Fill some slots with what `decoder` has read: its prompt number `owners[i]` goes to slot `places[i]`."""
         device = self.rows.device
         at, of = (torch.tensor(numbers, device=device) for numbers in (places, owners))
-        layers = decoder.cache.layers
+        layers: list[Any] = list(decoder.cache.layers)
         if self.cache is None:
-            self.cache = DynamicCache()
-            self.cache.layers = [self._empty(layer) for layer in layers]
+            cache: Any = DynamicCache()
+            cache.layers = [self._empty(layer) for layer in layers]
+            self.cache = cache
+        assert self.cache is not None
         for slot, layer in zip(self.cache.layers, layers, strict=True):
             assert isinstance(slot, SlotLayer)
             for buffer, read in zip(slot.buffers, (layer.keys, layer.values), strict=True):

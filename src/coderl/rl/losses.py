@@ -19,6 +19,7 @@ from coderl.training.losses import (
     CrossEntropyExample,
     Example,
     Size,
+    as_numbers,
     clipped_policy_gradient,
     cross_entropy_of,
     kl_penalty,
@@ -140,7 +141,7 @@ def online_loss(
     if solutions and training.ce_weight:
         anchors = [e.solution for e in whole if e.solution is not None]
         ce, ce_metrics = cross_entropy_of(actor, solutions, anchors, reduction=training.reduction)
-        loss, metrics = loss + training.ce_weight * ce, metrics | ce_metrics
+        loss, metrics = loss + training.ce_weight * ce, metrics | as_numbers(ce_metrics)
     return loss, metrics
 
 

@@ -98,16 +98,15 @@ def _shuffled_batches(
     return batches
 
 
-def split_by_tokens(examples: Sequence[E], length_of: Callable[[E], int], max_tokens: int) -> list[Sequence[E]]:
+def split_by_tokens(examples: Sequence[E], length_of: Callable[[E], int], max_tokens: int) -> list[list[E]]:
     """Return the examples in parts of like length of at most so many tokens, padding included, or of one example."""
-    ordered = sorted(examples, key=length_of)
     parts: list[list[E]] = []
-    for example in ordered:
+    for example in sorted(examples, key=length_of):
         if parts and (len(parts[-1]) + 1) * length_of(example) <= max_tokens:
             parts[-1].append(example)
         else:
             parts.append([example])
-    return parts or [ordered]
+    return parts or [[]]
 
 
 def fraction_done(config: OptimConfig, progress: Progress) -> float:
