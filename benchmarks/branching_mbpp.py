@@ -21,7 +21,7 @@ from rich.table import Table
 from coderl import problems as data
 from coderl import records
 from coderl.critic_sampling.anytime import Arm, as_candidates, within
-from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.critic_sampling.settings import BranchConfig, CriticSamplingConfig
 from coderl.engines.settings import SampleConfig, SamplingConfig
 from coderl.evaluation.pass_at_k import average
 from coderl.execution import ExecutionConfig
@@ -53,11 +53,17 @@ def draw(arm: str, out: Path, args: argparse.Namespace, problems: list[LabelledP
     prompt = PromptConfig(style=args.style, max_prompt_tokens=400, max_program_tokens=NUM_TOKENS)
     sampling = SamplingConfig(temperature=args.temperature, max_new_tokens=NUM_TOKENS)
     config = SampleConfig(num_samples=SPARE * NUM_PROGRAMS, sampling=sampling, chunk_size=args.chunk_size)
-    given = {"actor": args.model, "problems": bare(problems), "prompt": prompt, "seed": 0, "reporter": Reporter()}
+    given: dict[str, Any] = {
+        "actor": args.model,
+        "problems": bare(problems),
+        "prompt": prompt,
+        "seed": 0,
+        "reporter": Reporter(),
+    }
     if arm == PLAIN:
         sample(out / "sample", config=config, greedy=False, **given)
         return
-    branch = {"max_branches": None, "stops_at_pass": False, "merge": "names" if arm == NAMES else "none"}
+    branch = BranchConfig(max_branches=None, stops_at_pass=False, merge="names" if arm == NAMES else "none")
     search = CriticSamplingConfig(
         start="near_greedy", keep="all", max_sampled_tokens=NUM_PROGRAMS * NUM_TOKENS, branch=branch
     )

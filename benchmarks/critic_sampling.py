@@ -32,7 +32,7 @@ from coderl import records, tables
 from coderl.critic_sampling.anytime import Arm, as_candidates, within
 from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.judge import FEATURES, choose, features, fit
-from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.critic_sampling.settings import BranchConfig, CriticSamplingConfig
 from coderl.engines.beam import beams
 from coderl.evaluation.pass_at_k import average, paired_difference
 from coderl.prompts import PromptConfig
@@ -69,7 +69,7 @@ def beam(
     for index, chunk in work.parts(table, chunks(problems, 64), "beams"):
         model = networks.actor(actor, prompt)
         encoded = [model.encode_prompt(problem) for problem in chunk]
-        sizes = {"num_beams": num_beams, "num_returned": num_beams, "max_new_tokens": max_new_tokens}
+        sizes: dict[str, Any] = {"num_beams": num_beams, "num_returned": num_beams, "max_new_tokens": max_new_tokens}
         found = beams(model.model, encoded, batch_rows=256, **sizes)
         table.write(
             index, [p for problem, drawn in zip(chunk, found, strict=True) for p in model.programs(problem, drawn)]
@@ -114,7 +114,11 @@ def drawing(seed: Seed, settings: Settings) -> Any:
 def draw_plain(seed: Seed, settings: Settings) -> int:
     """Draw the plain samples; return the tokens of N of them, in the mean: a problem's budget."""
     out = seed.folder / PLAIN / "sample"
-    given = {"actor": actor_of(seed.run_dir), "problems": bare(seed.problems), "prompt": seed.config.prompt}
+    given: dict[str, Any] = {
+        "actor": actor_of(seed.run_dir),
+        "problems": bare(seed.problems),
+        "prompt": seed.config.prompt,
+    }
     drawn = drawing(seed, settings)
     how = {"config": drawn, "seed": derive_seed(seed.config.seed, PLAIN), "greedy": False, "reporter": seed.reporter}
     sample(out, **given, **how)
@@ -125,9 +129,9 @@ def draw_plain(seed: Seed, settings: Settings) -> int:
 def search(seed: Seed, arm: str, settings: Settings, budget: int) -> None:
     """Run the search of an arm, which does not stop at a pass: what a stopped one tries is its beginning."""
     most = round(settings.times * budget)
-    branch = {"stops_at_pass": False, "max_branches": None}
+    branch = BranchConfig(stops_at_pass=False, max_branches=None)
     if arm == BOTH:
-        branch["repair_score"] = settings.repair_score
+        branch = branch.model_copy(update={"repair_score": settings.repair_score})
     near = CriticSamplingConfig(start="near_greedy", keep="all", max_sampled_tokens=most, branch=branch)
     half = settings.num_samples // 2
     algorithm_1 = CriticSamplingConfig(
@@ -156,18 +160,24 @@ def search(seed: Seed, arm: str, settings: Settings, budget: int) -> None:
 
 def draw_beams(seed: Seed) -> None:
     """Search with beams."""
-    sizes = {"num_beams": NUM_BEAMS, "max_new_tokens": seed.sampling.sampling.max_new_tokens}
-    given = {"actor": actor_of(seed.run_dir), "problems": bare(seed.problems), "prompt": seed.config.prompt}
+    sizes: dict[str, Any] = {"num_beams": NUM_BEAMS, "max_new_tokens": seed.sampling.sampling.max_new_tokens}
+    given: dict[str, Any] = {
+        "actor": actor_of(seed.run_dir),
+        "problems": bare(seed.problems),
+        "prompt": seed.config.prompt,
+    }
     beam(seed.folder / BEAM / "sample", **given, **sizes, reporter=seed.reporter)
 
 
 def judged(seed: Seed, arm: str, settings: Settings) -> Arm:
     """Run an arm's programs on example and hidden tests and on made inputs; return them in the order drawn."""
-    folder, shared = seed.folder / arm, {"reporter": seed.reporter}
-    programs, tests = folder / "sample", {"problems": seed.problems, "config": seed.execution}
+    folder = seed.folder / arm
+    shared: dict[str, Any] = {"reporter": seed.reporter}
+    programs = folder / "sample"
+    tests: dict[str, Any] = {"problems": seed.problems, "config": seed.execution}
     execute(folder / "execute", programs=programs, **tests, **shared)
-    inputs = {"num_inputs": settings.num_inputs, "seed": derive_seed(seed.config.seed, "rank")}
-    given = {"problems": bare(seed.problems), "execution": seed.execution, "prompt": seed.config.prompt}
+    inputs: dict[str, Any] = {"num_inputs": settings.num_inputs, "seed": derive_seed(seed.config.seed, "rank")}
+    given: dict[str, Any] = {"problems": bare(seed.problems), "execution": seed.execution, "prompt": seed.config.prompt}
     rank(folder / "rank", programs=programs, **given, **inputs, **shared)
     if arm in (REPAIR, BRANCH, BOTH):
         return arm_of(candidates_of(folder / "search"), folder / "execute", folder / "rank")

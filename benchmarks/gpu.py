@@ -57,7 +57,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 def random_model(name: str, *, is_tiny: bool) -> LanguageModel:
     """Return a model of a shape with random weights, in bfloat16 where there is a GPU."""
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(["for i in range(10):\n    print(i)\n"], 400)
+    tokenizer: Any = train_tokenizer(["for i in range(10):\n    print(i)\n"], 400)
     shape = dict(SHAPES[name])
     if is_tiny:
         small = {"hidden_size": 36, "num_hidden_layers": 2, "intermediate_size": 64, "d_model": 64, "num_layers": 2}
@@ -184,7 +184,9 @@ def learning(options: argparse.Namespace) -> dict[str, Any]:
     control = config.warm_start.model_copy(update={"optim": config.warm_start.optim.model_copy(update=more)})
     warm_start(out / "control", actor=out / "warm/model", problems=splits.solved, config=control, **given)
     models = {**{name: out / name / "model" for name in ("warm", "online", "control")}, "before": options.model}
-    figures = {name: judged(name, model, splits.test, config, options) for name, model in models.items()}
+    figures: dict[str, Any] = {
+        name: judged(name, model, splits.test, config, options) for name, model in models.items()
+    }
     left_out = ("critic_", "learning_rate", "epoch", "cpu_s", "loss")
     steps = records.read_jsonl(out / "online" / "metrics.jsonl")
     figures["steps"] = [{n: round(v, 4) for n, v in m.items() if not n.startswith(left_out)} for m in steps]

@@ -66,14 +66,14 @@ def wrong_references(path: str, config: ExecutionConfig) -> tuple[int, list[str]
 
 def main() -> int:
     """Measure and print; return 1 if any verdict was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--loops", type=int, default=16, help="busy processes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--level", choices=sorted(WITHOUT), default="strong")
     parser.add_argument("--battery", type=Path, nargs="*", default=[], help="further batteries: folders")
     parser.add_argument("--problems", nargs="*", default=[], help="files whose reference solutions must pass")
     options = parser.parse_args()
-    layers = tuple(layer for layer in LAYERS if layer not in WITHOUT[options.level])
+    layers: tuple[Layer, ...] = tuple(layer for layer in LAYERS if layer not in WITHOUT[options.level])
     config = ExecutionConfig(layers=layers, min_isolation=options.level)
     cases = config.model_copy(
         update={"num_workers": 1, "cpu_limit_s": 2.0, "wall_limit_s": 8.0, "memory_limit_bytes": 512 << 20}

@@ -355,7 +355,7 @@ class RowsByKey:
         build = _builder(self.row_type, "", self.names)
         for part, group in sorted({place for text in wanted for place in self._places.get(text, [])}):
             table = self._read(part, group, self.names)
-            chosen = table.filter(pc.is_in(table[self.column], pa.array(wanted, pa.string())))
+            chosen = table.filter(pc.field(self.column).isin(wanted))
             yield from map(build, chosen.to_pylist())
 
     def texts(self) -> list[str]:

@@ -64,8 +64,8 @@ class OnlineSamplingConfig(SamplingConfig):
 
     temperature: float = Field(default=1.0, gt=0)
     """The policy that learns is the softmax at this temperature."""
-    top_p: Literal[1.0] = 1.0
-    top_k: Literal[0] = 0
+    top_p: Annotated[float, Field(ge=1, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=0)] = 0
 
 
 class OnlineReturnsConfig(ReturnsConfig):
@@ -86,7 +86,7 @@ class OnlineOptimConfig(OptimConfig):
 class OnlineTrainingConfig(ActorTrainingConfig):
     """How the actor is updated after each draw: by default once, by its own programs alone."""
 
-    optim: OnlineOptimConfig = OnlineOptimConfig()
+    optim: OnlineOptimConfig = OnlineOptimConfig()  # pyright: ignore[reportIncompatibleVariableOverride]
     ce_weight: float = Field(default=0.0, ge=0)
 
 

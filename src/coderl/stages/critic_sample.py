@@ -93,7 +93,7 @@ def tools_of(
         NearGreedyWriter(of, num_alternatives=config.branch.num_alternatives) if of else None
         for of in (actor, repairer)
     ]
-    return Tools(actor, critic, repair_model, run, *writers)
+    return Tools(actor, critic, repair_model, run, writers[0], writers[1])
 
 
 def _facts(candidates: tables.PartedTable, searches: tables.PartedTable) -> Facts:

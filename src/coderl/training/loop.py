@@ -152,8 +152,9 @@ def train(
     config = suitable_rate(config, model)
     run = _Run(model, loss_fn, config, checkpoint_dir, validate)
     run.length_of = length_of
+    num_examples = None if callable(examples) else len(examples)
     run.state = examples if isinstance(examples, Stateful) else None
-    run.resume(num_examples=None if callable(examples) else len(examples))
+    run.resume(num_examples=num_examples)
     progress = run.progress
     while not run.is_done():
         drawn = draw(progress.epoch)
