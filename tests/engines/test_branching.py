@@ -55,7 +55,7 @@ def written(model, jobs, **options):
 
 
 def test_the_programs_of_the_fixture_are_of_many_lengths(alone):
-    assert len({len(tokens) for tokens in alone}) >= 8
+    assert len({len(tokens) for tokens in alone}) >= 5
 
 
 @pytest.mark.parametrize("batch_rows", [256, 5, 1])
