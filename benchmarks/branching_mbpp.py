@@ -53,11 +53,17 @@ def draw(arm: str, out: Path, args: argparse.Namespace, problems: list[LabelledP
     prompt = PromptConfig(style=args.style, max_prompt_tokens=400, max_program_tokens=NUM_TOKENS)
     sampling = SamplingConfig(temperature=args.temperature, max_new_tokens=NUM_TOKENS)
     config = SampleConfig(num_samples=SPARE * NUM_PROGRAMS, sampling=sampling, chunk_size=args.chunk_size)
-    given = {"actor": args.model, "problems": bare(problems), "prompt": prompt, "seed": 0, "reporter": Reporter()}
+    given: dict[str, Any] = {
+        "actor": args.model,
+        "problems": bare(problems),
+        "prompt": prompt,
+        "seed": 0,
+        "reporter": Reporter(),
+    }
     if arm == PLAIN:
         sample(out / "sample", config=config, greedy=False, **given)
         return
-    branch = {"max_branches": None, "stops_at_pass": False, "merge": "names" if arm == NAMES else "none"}
+    branch: Any = {"max_branches": None, "stops_at_pass": False, "merge": "names" if arm == NAMES else "none"}
     search = CriticSamplingConfig(
         start="near_greedy", keep="all", max_sampled_tokens=NUM_PROGRAMS * NUM_TOKENS, branch=branch
     )
@@ -72,7 +78,7 @@ def execution(out: Path) -> ExecutionConfig:
 
 def judged(arm: str, out: Path, args: argparse.Namespace, problems: list[LabelledProblem]) -> Arm:
     """Run an arm's programs on shown and hidden asserts; return them in the order drawn."""
-    tests = {"programs": out / "sample", "problems": problems, "config": execution(args.out)}
+    tests: dict[str, Any] = {"programs": out / "sample", "problems": problems, "config": execution(args.out)}
     execute(out / "execute", **tests)
     right = {key for key, v in verdicts_of(out / "execute").items() if v.outcome is Outcome.PASSED_TEST}
     if arm != PLAIN:

@@ -114,9 +114,18 @@ def drawing(seed: Seed, settings: Settings) -> Any:
 def draw_plain(seed: Seed, settings: Settings) -> int:
     """Draw the plain samples; return the tokens of N of them, in the mean: a problem's budget."""
     out = seed.folder / PLAIN / "sample"
-    given = {"actor": actor_of(seed.run_dir), "problems": bare(seed.problems), "prompt": seed.config.prompt}
+    given: dict[str, Any] = {
+        "actor": actor_of(seed.run_dir),
+        "problems": bare(seed.problems),
+        "prompt": seed.config.prompt,
+    }
     drawn = drawing(seed, settings)
-    how = {"config": drawn, "seed": derive_seed(seed.config.seed, PLAIN), "greedy": False, "reporter": seed.reporter}
+    how: dict[str, Any] = {
+        "config": drawn,
+        "seed": derive_seed(seed.config.seed, PLAIN),
+        "greedy": False,
+        "reporter": seed.reporter,
+    }
     sample(out, **given, **how)
     lengths = [len(p.tokens) for p in programs_of(out) if p.index < settings.num_samples]
     return round(settings.num_samples * statistics.fmean(lengths))
@@ -125,7 +134,7 @@ def draw_plain(seed: Seed, settings: Settings) -> int:
 def search(seed: Seed, arm: str, settings: Settings, budget: int) -> None:
     """Run the search of an arm, which does not stop at a pass: what a stopped one tries is its beginning."""
     most = round(settings.times * budget)
-    branch = {"stops_at_pass": False, "max_branches": None}
+    branch: dict[str, Any] = {"stops_at_pass": False, "max_branches": None}
     if arm == BOTH:
         branch["repair_score"] = settings.repair_score
     near = CriticSamplingConfig(start="near_greedy", keep="all", max_sampled_tokens=most, branch=branch)
@@ -156,18 +165,23 @@ def search(seed: Seed, arm: str, settings: Settings, budget: int) -> None:
 
 def draw_beams(seed: Seed) -> None:
     """Search with beams."""
-    sizes = {"num_beams": NUM_BEAMS, "max_new_tokens": seed.sampling.sampling.max_new_tokens}
-    given = {"actor": actor_of(seed.run_dir), "problems": bare(seed.problems), "prompt": seed.config.prompt}
+    sizes: dict[str, Any] = {"num_beams": NUM_BEAMS, "max_new_tokens": seed.sampling.sampling.max_new_tokens}
+    given: dict[str, Any] = {
+        "actor": actor_of(seed.run_dir),
+        "problems": bare(seed.problems),
+        "prompt": seed.config.prompt,
+    }
     beam(seed.folder / BEAM / "sample", **given, **sizes, reporter=seed.reporter)
 
 
 def judged(seed: Seed, arm: str, settings: Settings) -> Arm:
     """Run an arm's programs on example and hidden tests and on made inputs; return them in the order drawn."""
-    folder, shared = seed.folder / arm, {"reporter": seed.reporter}
-    programs, tests = folder / "sample", {"problems": seed.problems, "config": seed.execution}
+    folder, programs = seed.folder / arm, seed.folder / arm / "sample"
+    shared: dict[str, Any] = {"reporter": seed.reporter}
+    tests: dict[str, Any] = {"problems": seed.problems, "config": seed.execution}
     execute(folder / "execute", programs=programs, **tests, **shared)
-    inputs = {"num_inputs": settings.num_inputs, "seed": derive_seed(seed.config.seed, "rank")}
-    given = {"problems": bare(seed.problems), "execution": seed.execution, "prompt": seed.config.prompt}
+    inputs: dict[str, Any] = {"num_inputs": settings.num_inputs, "seed": derive_seed(seed.config.seed, "rank")}
+    given: dict[str, Any] = {"problems": bare(seed.problems), "execution": seed.execution, "prompt": seed.config.prompt}
     rank(folder / "rank", programs=programs, **given, **inputs, **shared)
     if arm in (REPAIR, BRANCH, BOTH):
         return arm_of(candidates_of(folder / "search"), folder / "execute", folder / "rank")
