@@ -32,7 +32,7 @@ from coderl import records, tables
 from coderl.critic_sampling.anytime import Arm, as_candidates, within
 from coderl.critic_sampling.candidates import Candidate
 from coderl.critic_sampling.judge import FEATURES, choose, features, fit
-from coderl.critic_sampling.settings import CriticSamplingConfig
+from coderl.critic_sampling.settings import BranchConfig, CriticSamplingConfig
 from coderl.engines.beam import beams
 from coderl.evaluation.pass_at_k import average, paired_difference
 from coderl.prompts import PromptConfig
@@ -137,7 +137,7 @@ def search(seed: Seed, arm: str, settings: Settings, budget: int) -> None:
     branch: dict[str, Any] = {"stops_at_pass": False, "max_branches": None}
     if arm == BOTH:
         branch["repair_score"] = settings.repair_score
-    near = CriticSamplingConfig(start="near_greedy", keep="all", max_sampled_tokens=most, branch=branch)
+    near = CriticSamplingConfig(start="near_greedy", keep="all", max_sampled_tokens=most, branch=BranchConfig(**branch))
     half = settings.num_samples // 2
     algorithm_1 = CriticSamplingConfig(
         keep="all", fallback="sample_more", num_samples=half, num_refine_rounds=0, max_sampled_tokens=most
