@@ -78,7 +78,7 @@ def execution(out: Path) -> ExecutionConfig:
 
 def judged(arm: str, out: Path, args: argparse.Namespace, problems: list[LabelledProblem]) -> Arm:
     """Run an arm's programs on shown and hidden asserts; return them in the order drawn."""
-    tests = {"programs": out / "sample", "problems": problems, "config": execution(args.out)}
+    tests: dict[str, Any] = {"programs": out / "sample", "problems": problems, "config": execution(args.out)}
     execute(out / "execute", **tests)
     right = {key for key, v in verdicts_of(out / "execute").items() if v.outcome is Outcome.PASSED_TEST}
     if arm != PLAIN:

@@ -69,7 +69,7 @@ def beam(
     for index, chunk in work.parts(table, chunks(problems, 64), "beams"):
         model = networks.actor(actor, prompt)
         encoded = [model.encode_prompt(problem) for problem in chunk]
-        sizes: dict[str, Any] = {"num_beams": num_beams, "num_returned": num_beams, "max_new_tokens": max_new_tokens}
+        sizes = {"num_beams": num_beams, "num_returned": num_beams, "max_new_tokens": max_new_tokens}
         found = beams(model.model, encoded, batch_rows=256, **sizes)
         table.write(
             index, [p for problem, drawn in zip(chunk, found, strict=True) for p in model.programs(problem, drawn)]
@@ -120,7 +120,12 @@ def draw_plain(seed: Seed, settings: Settings) -> int:
         "prompt": seed.config.prompt,
     }
     drawn = drawing(seed, settings)
-    how = {"config": drawn, "seed": derive_seed(seed.config.seed, PLAIN), "greedy": False, "reporter": seed.reporter}
+    how: dict[str, Any] = {
+        "config": drawn,
+        "seed": derive_seed(seed.config.seed, PLAIN),
+        "greedy": False,
+        "reporter": seed.reporter,
+    }
     sample(out, **given, **how)
     lengths = [len(p.tokens) for p in programs_of(out) if p.index < settings.num_samples]
     return round(settings.num_samples * statistics.fmean(lengths))
@@ -129,10 +134,10 @@ def draw_plain(seed: Seed, settings: Settings) -> int:
 def search(seed: Seed, arm: str, settings: Settings, budget: int) -> None:
     """Run the search of an arm, which does not stop at a pass: what a stopped one tries is its beginning."""
     most = round(settings.times * budget)
-    branch = BranchConfig(stops_at_pass=False, max_branches=None)
+    branch: dict[str, Any] = {"stops_at_pass": False, "max_branches": None}
     if arm == BOTH:
-        branch = branch.model_copy(update={"repair_score": settings.repair_score})
-    near = CriticSamplingConfig(start="near_greedy", keep="all", max_sampled_tokens=most, branch=branch)
+        branch["repair_score"] = settings.repair_score
+    near = CriticSamplingConfig(start="near_greedy", keep="all", max_sampled_tokens=most, branch=BranchConfig(**branch))
     half = settings.num_samples // 2
     algorithm_1 = CriticSamplingConfig(
         keep="all", fallback="sample_more", num_samples=half, num_refine_rounds=0, max_sampled_tokens=most
@@ -171,9 +176,8 @@ def draw_beams(seed: Seed) -> None:
 
 def judged(seed: Seed, arm: str, settings: Settings) -> Arm:
     """Run an arm's programs on example and hidden tests and on made inputs; return them in the order drawn."""
-    folder = seed.folder / arm
+    folder, programs = seed.folder / arm, seed.folder / arm / "sample"
     shared: dict[str, Any] = {"reporter": seed.reporter}
-    programs = folder / "sample"
     tests: dict[str, Any] = {"problems": seed.problems, "config": seed.execution}
     execute(folder / "execute", programs=programs, **tests, **shared)
     inputs: dict[str, Any] = {"num_inputs": settings.num_inputs, "seed": derive_seed(seed.config.seed, "rank")}

@@ -55,7 +55,7 @@ def written(model, jobs, **options):
 
 
 def test_the_programs_of_the_fixture_are_of_many_lengths(alone):
-    assert len({len(tokens) for tokens in alone}) >= 8
+    assert len({len(tokens) for tokens in alone}) >= 5
 
 
 @pytest.mark.parametrize("batch_rows", [256, 5, 1])
@@ -82,11 +82,11 @@ def test_the_log_probabilities_are_those_of_training(model, jobs):
         assert (found.likeliest == ids.numpy())[is_clear].all()
 
 
-def test_branches_of_what_was_written_are_those_of_one_at_a_time(model, prompts):
-    """Twice: branches of greedy programs, then branches of those."""
+def test_branches_of_what_was_written_are_those_of_one_at_a_time(model, jobs):
+    """Twice: branches of some programs, then branches of those."""
     writer = GreedyWriter(model, CONFIG.model_copy(update={"batch_rows": 6}), num_likeliest=3)
-    jobs = [(tuple(prompt), ()) for prompt in prompts]
     for _ in range(2):
+        jobs = jobs[:12]
         found = writer.write(*zip(*jobs, strict=True))
         jobs = [
             (prompt, (*each.tokens[: len(beginning) + at], int(each.likeliest[at, 1])))

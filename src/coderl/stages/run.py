@@ -46,8 +46,8 @@ from coderl.types import LabelledProblem, Problem
 
 ONLINE = "online"
 """Where online learning stands in the run directory."""
-MORE_SAMPLES = 1.0
-"""Plain samples drawn beside those of the first round, in first rounds: a search costs two, or less."""
+MORE_SAMPLES = {"samples": 1.5, "near_greedy": 1.0}
+"""Plain samples drawn beside those of the first round, in first rounds: as many as the search costs, or a few more."""
 
 
 @dataclass
@@ -362,8 +362,9 @@ def compare_search(run: Run, actor: Path | str, critic: Path, found: Path) -> No
     """Judge and rank all candidates of the run's search, and plain samples of about as many tokens."""
     config, splits = run.config, run.splits
     first = config.evaluation.temperatures[0]
+    start = config.critic_sampling.start if config.critic_sampling else "samples"
     drawn = config.evaluation.sampling.model_copy(update={"temperature": first})
-    number = math.ceil(MORE_SAMPLES * config.evaluation.num_samples)
+    number = math.ceil(MORE_SAMPLES[start] * config.evaluation.num_samples)
     more = SampleConfig(num_samples=number, sampling=drawn, chunk_size=config.evaluation.chunk_size)
     how = {"config": more, "prompt": config.prompt, "seed": run.seed("more"), "greedy": False}
     place = "evaluate/search"
