@@ -4,8 +4,7 @@
 
 Both take turns in one process on one core, step by step, and their CPU-seconds are compared: what else the machine does
 slows both. `ratio_to_raw_loop` is the median over rounds of ours to theirs; `actor_...` cases are reinforcement
-learning's step with both terms, whose raw loop reads samples and solutions in one forward pass. Beside them stands a
-step of TRL's GRPO (without drawing), where TRL is installed.
+learning's step with both terms, whose raw loop reads samples and solutions in one forward pass.
 """
 
 from __future__ import annotations
