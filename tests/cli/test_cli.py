@@ -80,16 +80,18 @@ def test_example_tests_are_printed_and_written(problem_folder: Path, capsys: pyt
 
 def test_a_dry_run_prints_the_resolved_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     recipe = tmp_path / "r.toml"
-    recipe.write_text('name = "x"\n[rounds]\nnum_rounds = 2\n')
+    recipe.write_text('name = "x"\n[problems]\nsource = "/nowhere/at/all"\n[rounds]\nnum_rounds = 2\n')
     main(["run", str(recipe), "--dry-run", "--rounds.num-rounds", "3"])
-    assert json.loads(capsys.readouterr().out)["rounds"]["num_rounds"] == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rounds"]["num_rounds"] == 3
+    assert "no costs: /nowhere/at/all" in said.err
 
 
 @pytest.mark.parametrize(
     ("text", "flags", "said"),
     [
         ("[rounds]\nnum_round = 2\n", [], "unknown key 'rounds.num_round'; did you mean 'num_rounds'?"),
-        ("[rounds]\nnum_rounds = 0\n", [], "rounds.num_rounds = 0: input should be greater than or equal to 1"),
+        ("[rounds]\nnum_rounds = -1\n", [], "rounds.num_rounds = -1: input should be greater than or equal to 0"),
         ("not toml", [], "not a TOML recipe"),
         ("", ["--rounds.num-rounds"], "--rounds.num-rounds"),
         ("", ["--roundz.num-rounds", "2"], "--roundz.num-rounds"),

@@ -73,10 +73,15 @@ def _print_cost(config: RunConfig, hardware: str, num_weights: float | None) -> 
     rates = cost.Rates.load()
     if hardware not in rates.hardware:
         raise InputError(f"--hardware {hardware!r}: rates were measured of {', '.join(rates.hardware)}")
-    weights = num_weights or cost.num_weights_of(config)
-    if weights is None:
-        raise InputError(f"{config.actor.init}: its number of weights is not known; give --num-weights, such as 135e6")
-    lengths = cost.lengths_of(config, read_splits(config.problems), rates)
+    try:
+        weights = num_weights or cost.num_weights_of(config)
+        if weights is None:
+            raise InputError(
+                f"how many weights {config.actor.init} has is not known: give --num-weights, such as 135e6"
+            )
+        lengths = cost.lengths_of(config, read_splits(config.problems), rates)
+    except InputError as error:  # the settings are printed all the same
+        return Console(stderr=True).print(f"coderl: no costs: {error}", markup=False, soft_wrap=True)
     found = cost.costs(cost.amounts(config, lengths, weights, rates), rates, hardware, weights)
     table = Table(caption=f"{weights:,.0f} weights; a prompt of {lengths.prompt:.0f} tokens, a program of "
                   f"{lengths.program:.0f}; what is not known before is assumed (docs/scale.md)")  # fmt: skip
@@ -85,7 +90,7 @@ def _print_cost(config: RunConfig, hardware: str, num_weights: float | None) -> 
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for row in cost.lines(found):
         table.add_row(*row)
-    Console(stderr=True).print(table)
+    return Console(stderr=True).print(table)
 
 
 def _beside_paper(settings: dict[str, Any]) -> Table:

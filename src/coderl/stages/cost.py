@@ -127,6 +127,9 @@ def num_weights_of(config: RunConfig) -> Number | None:
     weights = list(Path(config.actor.init).glob("*.safetensors"))
     if weights:
         return float(sum(map(_num_weights_in, weights)))
+    published = re.search(r"codet5-(small|base|large)", config.actor.init)
+    if published:
+        return {"small": 60e6, "base": 220e6, "large": 770e6}[published[1]]
     found = re.search(r"(\d+(?:\.\d+)?)\s*([bm])\b", config.actor.init.lower().replace("_", "-"))
     return float(found[1]) * {"b": 1e9, "m": 1e6}[found[2]] if found else None
 

@@ -169,7 +169,7 @@ def test_numbers_of_a_size_that_no_honest_child_sends_are_refused(forged: Any) -
 
 
 def test_a_value_that_contains_itself_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(values, "_MAX_DEPTH", 50)  # the type checks of the tests take frames of their own
+    monkeypatch.setattr(values, "MAX_DEPTH", 50)  # the type checks of the tests take frames of their own
     loop: list[Any] = []
     loop.append(loop)
     assert isinstance(there_and_back(loop), list)
