@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from coderl.models import lm
-from coderl.models.lm import LanguageModel, keep_first_layers
+from coderl.models.depth import keep_first_layers
+from coderl.models.lm import LanguageModel
 from coderl.models.tiny import tiny_llama, tiny_t5, train_tokenizer
 from coderl.types import InputError
 

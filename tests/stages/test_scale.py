@@ -1,5 +1,6 @@
 """The commands on a whole small data set: 50 APPS folders, killed and continued; MBPP by a model of APPS."""
 
+import itertools
 import json
 import math
 import shutil
@@ -50,16 +51,18 @@ def test_fifty_folders_killed_continued_and_scored(data: Path, tmp_path: Path, m
     execute(data, tmp_path / "whole")
     parts = sorted(p.name for p in (tmp_path / "whole" / "verdicts").iterdir())
     assert len(parts) == 4
-    run_parts = stage._run_parts
+    run_part, num_done = stage._run_part, itertools.count()
 
-    def killed_in_the_third_part(*arguments, **named):
-        for number, _ in enumerate(run_parts(*arguments, **named)):
-            if number == 2 * PROBLEMS_A_PART * NUM_PROGRAMS + 5:
+    def killed_in_the_third_part(executor, part, by_id, tests, did):
+        def counted():
+            did()
+            if next(num_done) == 2 * PROBLEMS_A_PART * NUM_PROGRAMS + 5:
                 raise KeyboardInterrupt
-            yield
+
+        return run_part(executor, part, by_id, tests, counted)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_run_parts", killed_in_the_third_part)
+        patch.setattr(stage, "_run_part", killed_in_the_third_part)
         with pytest.raises(SystemExit):
             execute(data, tmp_path / "killed")
     assert sorted(p.name for p in (tmp_path / "killed" / "verdicts").iterdir()) == parts[:2]

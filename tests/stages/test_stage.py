@@ -54,6 +54,8 @@ def another(value: Any, hint: Any) -> Any:
         return None if value is not None else kind()
     if isinstance(value, bool):
         return not value
+    if value is None and typing.get_origin(kind) is tuple:
+        return ("other",)
     if value is None:
         return {int: 7, float: 0.7, str: "other", Path: Path("other")}[kind]
     if isinstance(value, tuple):
@@ -199,7 +201,7 @@ ELSEWHERE = {
 
 
 def asked_by(config: RunConfig) -> tuple[Any, Any]:
-    run = Recorder(Path("run"), config, QUIET, Splits(TESTED, TESTED[:3], TESTED[3:]), is_plan=True)
+    run = Recorder(Path("run"), config, QUIET, splits=Splits(TESTED, TESTED[:3], TESTED[3:]), is_plan=True)
     method(run)
     return run.asked, run.texts
 

@@ -45,7 +45,6 @@ from coderl.training.settings import CriticConfig
 from coderl.types import LabelledProblem, Problem
 
 ONLINE = "online"
-"""Where online learning stands in the run directory."""
 MORE_SAMPLES = {"samples": 1.5, "near_greedy": 1.0}
 """Plain samples drawn beside those of the first round, in first rounds: as many as the search costs, or a few more."""
 
@@ -445,7 +444,7 @@ def more_cross_entropy(run: Run, warm: Path | str) -> Path:
 
 def _tokens_of_rounds(folder: Path) -> int:
     """Return the tokens that all rounds drew and trained on; drawing one counts as much as training on one."""
-    stages = [*folder.glob(f"round-*/*/{records.MANIFEST}"), *folder.glob(f"{ONLINE}/{records.MANIFEST}")]
-    facts = [records.facts_of(path.parent) for path in stages]
+    places = ("round-*/*", ONLINE)
+    facts = [records.facts_of(p.parent) for place in places for p in folder.glob(f"{place}/{records.MANIFEST}")]
     counted = ("num_tokens", "num_trained_tokens", "num_drawn_tokens")
     return sum(f.get(name, 0) for f in facts for name in counted)

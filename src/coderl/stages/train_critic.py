@@ -12,7 +12,8 @@ from coderl.critic.calibration import report as critic_report
 from coderl.critic.model import Critic
 from coderl.critic.values import values
 from coderl.engines.actor import Actor, prompt_tokens
-from coderl.models.lm import LanguageModel, keep_first_layers
+from coderl.models.depth import keep_first_layers
+from coderl.models.lm import LanguageModel
 from coderl.prompts import PromptConfig
 from coderl.stages import networks
 from coderl.stages.rollouts import rollouts_of
