@@ -268,7 +268,7 @@ def test_a_rare_pass_is_kept_and_comes_back(tiny):
     failed = [rollout(Outcome.FAILED_TEST, (20 + i, 2)) for i in range(4)]
     assert [r.program.tokens for r in draws._with_kept_pass("p0", failed)][-1] == (25, 2)
     assert draws._with_kept_pass("p0", rare) == rare
-    draws._remember([draws._with_kept_pass("p0", failed)])
+    draws._remember([failed])
     assert draws.memory.records["p0"].pass_rate == pytest.approx(0.9 * 1 / (0.9 * 4 + 4))
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from coderl import tables
 from coderl.models.tiny import tiny_t5, train_tokenizer
+from coderl.rl.canaries import sample_canaries
 from coderl.rl.rollout import actor_examples, token_lines
 from coderl.rl.settings import ReturnsConfig
 from coderl.stages import rollouts
-from coderl.stages.rollouts import sample_canaries
 from coderl.stages.train_critic import held_out_part
 from coderl.stages.train_repair import failed_pairs
 from coderl.types import (

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from coderl import problems as data
 from coderl import records
-from coderl.execution import ExecutionConfig, Job, open_executor
+from coderl.execution import ExecutionConfig, job_of, open_executor
 from coderl.problems import jsonl
 from coderl.problems.miniapps import data as miniapps
 from coderl.stages.console import Reporter
@@ -61,9 +61,7 @@ def problems_check(
     failed: list[tuple[str, int, str]] = []
     num_faults = 0
     with open_executor(config) as executor:
-        results = executor.run(
-            Job(s, p.hidden_tests, p.problem.fn_name, p.checker, p.problem.prelude) for p, _, s in jobs
-        )
+        results = executor.run(job_of(p, s) for p, _, s in jobs)
         paired = zip(jobs, results, strict=True)
         for (p, i, _), result in reporter.track(paired, "checking", total=len(jobs), unit="solutions"):
             if result.outcome is None:

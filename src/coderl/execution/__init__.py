@@ -8,8 +8,19 @@ print(results[0].outcome.name)
 """
 
 from coderl.execution.backends import open_executor
-from coderl.execution.config import ExecutionConfig, Job, Limits
+from coderl.execution.config import ExecutionConfig, Job, Limits, job_of
 from coderl.execution.pool import Executor, run
 from coderl.execution.probes import Finding, doctor, print_doctor
 
-__all__ = ["ExecutionConfig", "Executor", "Finding", "Job", "Limits", "doctor", "open_executor", "print_doctor", "run"]
+__all__ = [
+    "ExecutionConfig",
+    "Executor",
+    "Finding",
+    "Job",
+    "Limits",
+    "doctor",
+    "job_of",
+    "open_executor",
+    "print_doctor",
+    "run",
+]

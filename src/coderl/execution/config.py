@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from coderl.settings import Config, Incidental, decisive
-from coderl.types import InputError, StdinTest, UnitTest
+from coderl.types import InputError, LabelledProblem, SandboxError, StdinTest, UnitTest, Verdict
 
 Isolation = Literal["unsafe", "portable", "strong"]
 LEVELS: tuple[Isolation, ...] = ("unsafe", "portable", "strong")
@@ -91,6 +92,17 @@ class Job:
             raise InputError("a job without tests has no verdict: give at least one test")
 
 
+def job_of(labelled: LabelledProblem, code: str, tests: Sequence[UnitTest] | None = None) -> Job:
+    """Return the job of judging a program of a problem, by its hidden tests where no others are given.
+
+    Raises:
+        InputError: there is no test.
+    """
+    problem = labelled.problem
+    unit_tests = labelled.hidden_tests if tests is None else tuple(tests)
+    return Job(code, unit_tests, problem.fn_name, labelled.checker, problem.prelude)
+
+
 _APPS_PRELUDE = """\
 import sys
 import time
@@ -122,6 +134,21 @@ def prelude_of(job: Job, config: ExecutionConfig) -> str:
     return _APPS_PRELUDE + numpy + streams + job.prelude
 
 
-def is_fault_of_a_test(fault: str) -> bool:
-    """Return whether a verdict is missing because of how a test, checker or prelude is written: no sandbox failed."""
-    return fault.startswith(("test ", "the test ", "the checker ", "the prelude "))
+MAX_FAULT_RATE = 0.05
+"""Whoever runs many programs stops when the sandbox itself fails on more than this share of them."""
+
+
+def sandbox_faults(verdicts: Iterable[Verdict]) -> list[str]:
+    """Return the faults that are the sandbox's own, and not those of a test, checker or prelude as it is written."""
+    of_tests = ("test ", "the test ", "the checker ", "the prelude ")
+    return [v.fault for v in verdicts if v.fault is not None and not v.fault.startswith(of_tests)]
+
+
+def refuse_faults(faults: Sequence[str], num_programs: int) -> None:
+    """Refuse to go on where the sandbox failed on too many programs to trust the rest.
+
+    Raises:
+        SandboxError: on more than `MAX_FAULT_RATE` of them, and on more than three.
+    """
+    if len(faults) > max(MAX_FAULT_RATE * num_programs, 3):
+        raise SandboxError(f"the sandbox failed on {len(faults)} of {num_programs} programs; last: {faults[-1]}")

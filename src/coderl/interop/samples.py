@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from coderl.execution.config import Job
+from coderl.execution.config import job_of
 from coderl.execution.store import JobRunner
 from coderl.extraction import Extract, extract_code, has_fence, is_python, text_of
 from coderl.problems.json_files import OnBad, read_records, refuse, text_field
@@ -26,15 +26,6 @@ Reward = Callable[..., list[float | None]]
 
 _TASK_NAMES = {"HumanEval": "HumanEval", "mbpp": "Mbpp"}
 """How our problem ids begin, and the name before the slash that the public files use."""
-
-
-def job_of(labelled: LabelledProblem, code: str) -> Job:
-    """Return the job of judging a program by the hidden tests of its problem.
-
-    Raises:
-        ValueError: the problem has no hidden tests.
-    """
-    return Job(code, labelled.hidden_tests, labelled.problem.fn_name, labelled.checker, labelled.problem.prelude)
 
 
 # --------------------------------------------------------------------------------------------------------------- TRL

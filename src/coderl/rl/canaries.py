@@ -6,7 +6,7 @@ gradients of negative samples three times as large as those of positive ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,25 @@ from torch import Tensor
 from coderl.models.lm import Batch, LanguageModel
 from coderl.training import losses
 from coderl.training.losses import ActorExample
+from coderl.types import Outcome, ProgramKind, Rollout
 
 NUM_SAMPLES = 32
 """Samples a figure is measured on, evenly spread over those given: a canary must cost little."""
+
+
+def sample_canaries(rollouts: Iterable[Rollout]) -> dict[str, float]:
+    """Return how the drawn programs fare as a whole: what a collapsing policy shows first.
+
+    Shares are of the samples that have a verdict; `unique_share` counts a problem's programs of the same text once.
+    """
+    drawn = [r for r in rollouts if r.program.kind is ProgramKind.SAMPLE]
+    count = max(len(drawn), 1)
+    return {
+        "pass_rate": sum(r.outcome is Outcome.PASSED_TEST for r in drawn) / count,
+        "compile_error_rate": sum(r.outcome is Outcome.COMPILE_ERROR for r in drawn) / count,
+        "unique_share": len({(r.program.problem_id, r.program.code) for r in drawn}) / count,
+        "mean_tokens": sum(len(r.program.tokens) for r in drawn) / count,
+    }
 
 
 def gradient_norms(actor: LanguageModel, samples: Sequence[ActorExample]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from coderl.models import lora
 from coderl.models.lm import Batch, LanguageModel
 from coderl.rl.settings import ActorTrainingConfig, OnlineConfig
 from coderl.training.losses import (
+    ActorExample,
     CrossEntropyExample,
     Example,
     Size,
@@ -124,7 +125,7 @@ def online_loss(
     batch = actor.collate([e.prompt for e in examples], [e.program for e in examples])
     found = read(model, batch, temperature=temperature)
     how: dict[str, Any] = {"reduction": training.reduction, "size": size_of(whole)}
-    policy = _policy_loss(found.log_probs, examples, batch, training, how)
+    policy = policy_loss(found.log_probs, examples, batch, training, how)
     entropy = reduce_tokens(found.entropies, batch.program_mask, **how)
     loss = rl_weight * policy - config.entropy_weight * entropy
     metrics = {"rl_loss": policy.item(), "entropy": entropy.item()}
@@ -145,18 +146,21 @@ def online_loss(
     return loss, metrics
 
 
-def _policy_loss(
+def policy_loss(
     log_probs: Float[Tensor, "B T"],
-    examples: Sequence[OnlineExample],
+    examples: Sequence[ActorExample] | Sequence[OnlineExample],
     batch: Batch,
     config: ActorTrainingConfig,
     how: dict[str, Any],
 ) -> Float[Tensor, ""]:
-    rho = padded([e.token_returns for e in examples], log_probs)
+    """Return L_rl of some programs, clipped where the settings say so; `how` is that of `reduce_tokens`."""
+    mask, rho = batch.program_mask, padded([e.token_returns for e in examples], log_probs)
+    assert mask.device.type != "cpu" or [len(e.token_returns) for e in examples] == mask.sum(1).tolist()
     if config.clip_range is None:
-        return policy_gradient(log_probs, rho, batch.program_mask, **how)
-    drawn_with = padded([e.sampling_log_probs for e in examples], log_probs)
-    return clipped_policy_gradient(log_probs, drawn_with, rho, batch.program_mask, clip_range=config.clip, **how)
+        return policy_gradient(log_probs, rho, mask, **how)
+    drawn_with = padded([e.sampling_log_probs or () for e in examples], log_probs)
+    assert mask.device.type != "cpu" or [len(e.sampling_log_probs or ()) for e in examples] == mask.sum(1).tolist()
+    return clipped_policy_gradient(log_probs, drawn_with, rho, mask, clip_range=config.clip, **how)
 
 
 def prefix_cross_entropy(
@@ -185,8 +189,11 @@ def prefix_cross_entropy(
 
 
 def padded(rows: Sequence[Sequence[Any]], like: Tensor) -> Tensor:
-    """Return rows of numbers (or of rows of numbers) as a tensor of the shape and place of `like`, zeros at the end."""
-    filled = torch.zeros_like(like, requires_grad=False)
-    for target, row in zip(filled, rows, strict=True):
-        target[: len(row)] = torch.tensor(row, dtype=like.dtype)
-    return filled
+    """Return rows of numbers (or of rows of numbers) as a tensor of the shape and place of `like`, zeros at the end.
+
+    It is made in one piece: to fill it row by row would launch a copy a row on a GPU.
+    """
+    width = like.shape[1]
+    blank: Any = 0.0 if like.dim() == 2 else (0.0,) * like.shape[2]
+    filled = [[*row, *[blank] * (width - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=like.dtype, device=like.device)

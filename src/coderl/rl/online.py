@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,23 +24,24 @@ import torch
 from coderl.critic.prefix import PrefixCritic
 from coderl.engines.actor import Actor
 from coderl.engines.engine import Drawn, Finish, Request
-from coderl.execution import Job
+from coderl.execution import Job, job_of
+from coderl.execution.config import refuse_faults, sandbox_faults
 from coderl.execution.store import JobRunner
 from coderl.models.lm import DTYPES, LanguageModel, best_dtype
 from coderl.rl import credit
 from coderl.rl.advantages import Record
+from coderl.rl.canaries import sample_canaries
 from coderl.rl.losses import ActorCritic, OnlineExample, online_loss
 from coderl.rl.rollout import return_of
 from coderl.rl.settings import OnlineConfig
+from coderl.rl.staged import in_turn
 from coderl.training.loop import StepMetrics, Validate, train
 from coderl.training.losses import CrossEntropyExample, num_tokens
 from coderl.training.optim import suitable_rate
-from coderl.types import InputError, LabelledProblem, Outcome, Program, ProgramKind, Rollout, SandboxError, Verdict
+from coderl.types import InputError, LabelledProblem, Outcome, Program, ProgramKind, Rollout, Verdict
 
 MAX_EMPTY_DRAWS = 50
 """Draws after one another without anything to learn from, after which a run gives up."""
-MAX_FAULT_RATE = 0.05
-"""A run stops when the sandbox itself fails on more than this share of a draw's programs."""
 
 
 @dataclass
@@ -52,15 +53,15 @@ class Memory:
     is_critic_ready: bool = False
     """True once the critic's loss has settled, or none was to be waited for."""
     critic_losses: tuple[float, ...] = ()
-    records: dict[str, Record] | None = None
+    records: dict[str, Record] = field(default_factory=dict)
     """Problem -> how its programs fared."""
-    passes: dict[str, tuple[int, ...]] | None = None
+    passes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Problem that is rarely solved -> the last program of it that passed."""
     examples: tuple[OnlineExample, ...] = ()
     """Of the draw under way."""
     epoch: int = -1
     """Of the optimisation loop: the one that `examples` belong to."""
-    metrics: dict[str, float] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Draws:
@@ -81,7 +82,7 @@ class Draws:
         self.problems = {p.problem.problem_id: p for p in problems}
         self.prompts = {i: tuple(actor.encode_prompt(p.problem)) for i, p in self.problems.items()}
         self.solutions = list(solutions)
-        self.memory = Memory(is_critic_ready=not config.critic_draws, records={}, passes={})
+        self.memory = Memory(is_critic_ready=not config.critic_draws)
 
     def __call__(self, epoch: int) -> Sequence[OnlineExample]:
         """Return what the updates of an epoch learn from; draws anew for every `num_passes` epochs.
@@ -117,17 +118,16 @@ class Draws:
         self.drawing_s = 0.0
         rollouts = self._run(chosen)
         running_s = time.monotonic() - start
-        groups = [self._with_kept_pass(i, [r for r in rollouts if r.program.problem_id == i]) for i in chosen]
-        examples, figures = credit.examples_of(
-            [g for g in groups if g], self.model, self.prompts, memory.records or {}, config
-        )
+        drawn = {name: [r for r in rollouts if r.program.problem_id == name] for name in chosen}
+        groups = [group for name in chosen if (group := self._with_kept_pass(name, drawn[name]))]
+        examples, figures = credit.examples_of(groups, self.model, self.prompts, memory.records, config)
         if not memory.is_critic_ready:
             memory.critic_losses = (*memory.critic_losses, figures["critic_loss_before"])
             memory.is_critic_ready = has_settled(memory.critic_losses, most=config.critic_draws)
-        self._remember(groups)
+        self._remember(list(drawn.values()))
         memory.num_draws += 1
         memory.metrics = {
-            **_figures(groups),
+            **_figures(list(drawn.values())),
             **figures,
             "num_drawn_tokens": float(memory.num_drawn_tokens),
             "drawing_s": self.drawing_s,
@@ -141,24 +141,16 @@ class Draws:
         config, memory, names = self.config, self.memory, list(self.problems)
         size = min(config.problems_per_draw, len(names))
         if config.choose == "uncertain":
-            weights = np.array([(memory.records or {}).get(i, Record()).uncertainty ** 2 for i in names])
+            weights = np.array([memory.records.get(i, Record()).uncertainty ** 2 for i in names])
             rng = np.random.default_rng([self.seed, memory.num_draws])
             return [names[i] for i in rng.choice(len(names), size, replace=False, p=weights / weights.sum())]
-        chosen: list[str] = []
-        first = memory.num_draws * size
-        while len(chosen) < size:
-            turn, offset = divmod(first + len(chosen), len(names))
-            order = np.random.default_rng([self.seed, turn]).permutation(len(names))
-            chosen += [names[i] for i in order[offset : offset + size - len(chosen)]]
-        return list(dict.fromkeys(chosen))
+        return list(dict.fromkeys(in_turn(names, size, self.seed, start=memory.num_draws * size)))
 
     def _run(self, chosen: Sequence[str]) -> list[Rollout]:
         """Return what was drawn for some problems with its verdicts; programs run while later ones are drawn."""
         drawn: list[tuple[Program, Drawn]] = []
         verdicts = list(self.executor.run(self._jobs(chosen, drawn)))
-        faults = [v.fault for v in verdicts if v.fault is not None]
-        if len(faults) > max(MAX_FAULT_RATE * len(verdicts), 3):
-            raise SandboxError(f"the sandbox failed on {len(faults)} of {len(verdicts)} programs; last: {faults[-1]}")
+        refuse_faults(sandbox_faults(verdicts), len(verdicts))
         return [
             Rollout(program, verdict, None, self._log_probs_of(how), how.finish is Finish.LENGTH)
             for (program, how), verdict in zip(drawn, verdicts, strict=True)
@@ -190,24 +182,23 @@ class Draws:
                 for pair in zip(programs, group, strict=True):
                     self.memory.num_drawn_tokens += len(pair[0].tokens)
                     drawn.append(pair)
-                    yield job_of(self.problems[problem.problem_id], pair[0])
+                    yield job_of(self.problems[problem.problem_id], pair[0].code)
 
     # -------------------------------------------------------------------------------------------- what is remembered
 
     def _with_kept_pass(self, problem_id: str, group: list[Rollout]) -> list[Rollout]:
         """Return a problem's rollouts, with the program that once passed where none of these does."""
-        kept = (self.memory.passes or {}).get(problem_id)
+        kept = self.memory.passes.get(problem_id)
         if not self.config.replay_passes or kept is None or any(r.outcome is Outcome.PASSED_TEST for r in group):
             return group
         program = Program(problem_id, self.config.num_samples, "", ProgramKind.SAMPLE, kept)
         return [*group, Rollout(program, Verdict(Outcome.PASSED_TEST, test_outcomes=(Outcome.PASSED_TEST,)))]
 
     def _remember(self, groups: Sequence[Sequence[Rollout]]) -> None:
+        """Note how the programs that were drawn of each problem fared, and the last of few that passed."""
         records, passes = self.memory.records, self.memory.passes
-        assert records is not None
-        assert passes is not None
         for group in groups:
-            drawn = [r for r in group if r.program.kind is ProgramKind.SAMPLE and r.program.code]
+            drawn = [r for r in group if r.program.kind is ProgramKind.SAMPLE]
             if not drawn:
                 continue
             name = drawn[0].program.problem_id
@@ -251,25 +242,16 @@ def _example(record: Mapping[str, Any]) -> OnlineExample:
     return OnlineExample(**plain, critic_targets=targets, solution=anchor)
 
 
-def job_of(labelled: LabelledProblem, program: Program) -> Job:
-    """Return a program with the hidden tests of its problem."""
-    problem = labelled.problem
-    return Job(program.code, labelled.hidden_tests, problem.fn_name, labelled.checker, problem.prelude)
-
-
 def _figures(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
-    """Return how the drawn programs fared: what a collapsing policy shows first, and what there is to learn from."""
-    samples = [[r for r in g if r.program.kind is ProgramKind.SAMPLE and r.program.code] for g in groups]
+    """Return how the programs that were drawn fared, and what there is to learn from."""
+    samples = [[r for r in group if r.program.kind is ProgramKind.SAMPLE] for group in groups]
     drawn = [r for group in samples for r in group]
-    count = max(len(drawn), 1)
     passed = [[r.outcome is Outcome.PASSED_TEST for r in group] for group in samples if group]
+    mixed = sum(0 < sum(group) < len(group) for group in passed) / max(len(passed), 1)
     return {
-        "pass_rate": sum(map(sum, passed)) / count,
-        "mixed_share": sum(0 < sum(group) < len(group) for group in passed) / max(len(passed), 1),
-        "compile_error_rate": sum(r.outcome is Outcome.COMPILE_ERROR for r in drawn) / count,
-        "unique_share": len({(r.program.problem_id, r.program.code) for r in drawn}) / count,
-        "mean_tokens": fmean([len(r.program.tokens) for r in drawn] or [0]),
-        "cut_share": sum(r.is_cut for r in drawn) / count,
+        **sample_canaries(drawn),
+        "mixed_share": mixed,
+        "cut_share": sum(r.is_cut for r in drawn) / max(len(drawn), 1),
     }
 
 
@@ -309,7 +291,7 @@ def learn(
     steps, started = train(draws.model, draws, loss, optim, **given), time.monotonic()
     for step in steps:
         memory = draws.memory
-        step.metrics.update(memory.metrics or {}, draw=float(memory.num_draws))
+        step.metrics.update(memory.metrics, draw=float(memory.num_draws))
         yield step
         if config.max_tokens is not None and step.num_tokens + memory.num_drawn_tokens >= config.max_tokens:
             break

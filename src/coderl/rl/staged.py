@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coderl.models.lm import Batch, LanguageModel
+from coderl.rl.losses import policy_loss
 from coderl.rl.settings import ActorTrainingConfig
 from coderl.training import losses
 from coderl.training.loop import StepMetrics, Validate, train
@@ -21,6 +23,8 @@ from coderl.training.losses import ActorExample, CrossEntropyExample, Figures, S
 from coderl.training.optim import suitable_rate
 from coderl.training.settings import OptimConfig
 from coderl.types import InputError
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ def step_examples(
 
     def of_epoch(epoch: int) -> list[ActorStepExample]:
         count = math.ceil(len(samples) * solution_share)
-        drawn = _draw(solutions, count, optim.seed, start=epoch * count)
+        drawn = in_turn(solutions, count, optim.seed, start=epoch * count)
         if not drawn:
             return [ActorStepExample(sample, None) for sample in samples]
         ordered = list(samples)
@@ -135,15 +139,15 @@ def step_examples(
     return of_epoch
 
 
-def _draw(solutions: Sequence[CrossEntropyExample], count: int, seed: int, *, start: int) -> list[CrossEntropyExample]:
-    """Return places `start` .. `start + count` of an endless series of shuffles of all solutions."""
-    if not solutions:
+def in_turn(items: Sequence[Item], count: int, seed: int, *, start: int) -> list[Item]:
+    """Return places `start` .. `start + count` of an endless series of shuffles of all items."""
+    if not items:
         return []
-    drawn: list[CrossEntropyExample] = []
+    drawn: list[Item] = []
     while len(drawn) < count:
-        shuffle, offset = divmod(start + len(drawn), len(solutions))
-        order = np.random.default_rng([seed, shuffle, 1]).permutation(len(solutions))[offset:]
-        drawn += [solutions[i] for i in order[: count - len(drawn)]]
+        shuffle, offset = divmod(start + len(drawn), len(items))
+        order = np.random.default_rng([seed, shuffle, 1]).permutation(len(items))[offset:]
+        drawn += [items[i] for i in order[: count - len(drawn)]]
     return drawn
 
 
@@ -189,15 +193,8 @@ def _sample_loss(
     config: ActorTrainingConfig,
 ) -> tuple[Tensor, Figures]:
     """Return rl_weight * L_rl."""
-    rho = _padded([s.token_returns for s in samples], batch)
     how = {"reduction": config.reduction, "size": losses.size_of(whole)}
-    if config.clip_range is None:
-        loss = losses.policy_gradient(log_probs, rho, batch.program_mask, **how)
-    else:
-        drawn_with = _padded([s.sampling_log_probs or () for s in samples], batch)
-        loss = losses.clipped_policy_gradient(
-            log_probs, drawn_with, rho, batch.program_mask, clip_range=config.clip, **how
-        )
+    loss = policy_loss(log_probs, samples, batch, config, how)
     return config.rl_weight * loss, {
         "rl_loss": loss.detach(),
         "mean_return": _mean_return(samples, whole),
@@ -216,10 +213,3 @@ def _kl(
 def _mean_return(samples: Sequence[ActorExample], whole: Sequence[ActorExample]) -> float:
     """Return the samples' share of the mean token return of `whole`."""
     return sum(map(sum, (s.token_returns for s in samples))) / max(losses.size_of(whole).num_tokens, 1)
-
-
-def _padded(rows: Sequence[Sequence[float]], batch: Batch) -> Float[Tensor, "B T"]:
-    width = batch.program_ids.shape[1]
-    assert batch.program_ids.device.type != "cpu" or [len(row) for row in rows] == batch.program_mask.sum(1).tolist()
-    padded = [[*row, *[0.0] * (width - len(row))] for row in rows]
-    return torch.tensor(padded, dtype=torch.float32, device=batch.program_ids.device)

@@ -9,14 +9,12 @@ from typing import Literal
 
 from coderl import tables
 from coderl.evaluation.counts import CLOCKS, JUDGED, outcome_counts
-from coderl.execution import ExecutionConfig, Job, open_executor
-from coderl.execution.config import is_fault_of_a_test
+from coderl.execution import ExecutionConfig, Job, job_of, open_executor
+from coderl.execution.config import refuse_faults, sandbox_faults
 from coderl.execution.store import JobRunner
 from coderl.stages.stage import Facts, Labelled, Programs, Work, stage
-from coderl.types import InputError, LabelledProblem, Program, ProgramKey, SandboxError, Verdict
+from coderl.types import InputError, LabelledProblem, Program, ProgramKey, Verdict
 
-MAX_FAULT_RATE = 0.05
-"""A run stops when the sandbox itself fails on more than this share of a stage's programs."""
 NOT_COSTS = tuple(column.name for column in tables.columns_of(Verdict) if column.name not in CLOCKS)
 
 
@@ -53,16 +51,15 @@ def execute(
     costs = tables.PartedTable(work.folder / "costs", JUDGED, without=NOT_COSTS)
     sizes = [tables.num_rows(part) for part in parts]
     by_id = {p.problem.problem_id: p for p in problems}
-    num_seen = num_faults = 0
+    num_seen, faults = 0, list[str]()
     with ExitStack() as stack:
         executor: JobRunner | None = None
         for index, part in work.parts(verdicts, parts, "running tests", "programs", sizes):
             executor = executor or stack.enter_context(open_executor(config))
             judged = _run_part(executor, part, by_id, tests, work.did)
-            faults = [v.fault for _, v in judged if v.fault is not None and not is_fault_of_a_test(v.fault)]
-            num_seen, num_faults = num_seen + len(judged), num_faults + len(faults)
-            if num_faults > max(MAX_FAULT_RATE * num_seen, 3):
-                raise SandboxError(f"the sandbox failed on {num_faults} of {num_seen} programs; last: {faults[-1]}")
+            num_seen += len(judged)
+            faults += sandbox_faults(verdict for _, verdict in judged)
+            refuse_faults(faults, num_seen)
             costs.write(index, judged)
             verdicts.write(index, judged)  # last: a part is done when its verdicts are there
     return work.facts(lambda: _facts(verdicts, costs, sum(sizes)))
@@ -98,4 +95,4 @@ def _job(program: Program, by_id: dict[str, LabelledProblem], tests: str) -> Job
     unit_tests = labelled.hidden_tests if tests == "hidden" else labelled.problem.example_tests
     if not unit_tests:
         return None
-    return Job(program.code, unit_tests, labelled.problem.fn_name, labelled.checker, labelled.problem.prelude)
+    return job_of(labelled, program.code, unit_tests)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from coderl.engines.actor import Actor
-from coderl.execution import ExecutionConfig, open_executor
+from coderl.execution import ExecutionConfig, job_of, open_executor
 from coderl.execution.store import JobRunner
 from coderl.prompts import PromptConfig
 from coderl.rl import online
@@ -68,7 +68,7 @@ def learn_online(
         )
         title = f"online learning on {len(tested)} problems"
         facts = work.log_steps(steps, title, total=config.training.optim.num_steps)
-    last = draws.memory.metrics or {}
+    last = draws.memory.metrics
     (built.averaged or model).save(work.folder / "model")
     kept = ("pass_rate", "mixed_share", "compile_error_rate", "unique_share", "mean_tokens", "cut_share")
     facts |= {"num_draws": draws.memory.num_draws, "num_drawn_tokens": draws.memory.num_drawn_tokens}
@@ -88,6 +88,6 @@ def pass_rate(
     model.refresh(actor.model)
     actor.engine.refresh()
     chosen = actor.sample([p.problem for p in problems], num_samples=num_samples, seed=derive_seed(seed, "validation"))
-    jobs = [online.job_of(p, program) for p, programs in zip(problems, chosen, strict=True) for program in programs]
+    jobs = [job_of(p, program.code) for p, programs in zip(problems, chosen, strict=True) for program in programs]
     outcomes = [v.outcome for v in executor.run(jobs) if v.outcome is not None]
     return {"pass_rate": fmean([u is Outcome.PASSED_TEST for u in outcomes] or [0.0])}

@@ -10,7 +10,7 @@ from typing import Any
 
 from coderl import records, tables
 from coderl.evaluation.counts import CLOCKS, JUDGED
-from coderl.types import Outcome, Program, ProgramKey, ProgramKind, Rollout, Score, Verdict
+from coderl.types import Outcome, Program, ProgramKey, Rollout, Score, Verdict
 
 SCORED = tuple[ProgramKey, Score]
 MAX_HELD_ROWS = 100_000
@@ -96,21 +96,6 @@ def pass_rates(rollouts: Iterable[Rollout]) -> dict[str, float]:
     """Return the share of right programs among those of each problem."""
     groups = by_problem(rollouts)
     return {p: sum(r.outcome is Outcome.PASSED_TEST for r in group) / len(group) for p, group in groups.items()}
-
-
-def sample_canaries(rollouts: Iterable[Rollout]) -> dict[str, float]:
-    """Return how the drawn programs fare as a whole: what a collapsing policy shows first.
-
-    Shares are of the samples that have a verdict; `unique_share` counts a problem's programs of the same text once.
-    """
-    drawn = [r for r in rollouts if r.program.kind is ProgramKind.SAMPLE]
-    count = max(len(drawn), 1)
-    return {
-        "pass_rate": sum(r.outcome is Outcome.PASSED_TEST for r in drawn) / count,
-        "compile_error_rate": sum(r.outcome is Outcome.COMPILE_ERROR for r in drawn) / count,
-        "unique_share": len({(r.program.problem_id, r.program.code) for r in drawn}) / count,
-        "mean_tokens": sum(len(r.program.tokens) for r in drawn) / count,
-    }
 
 
 def _rows(folder: Path, row_type: Any, without: tuple[str, ...] = ()) -> list[Any]:

@@ -12,11 +12,11 @@ from coderl.engines.actor import Actor
 from coderl.models.lm import LanguageModel
 from coderl.prompts import PromptConfig
 from coderl.rl import staged
-from coderl.rl.canaries import gradient_norms, kl_to_reference
+from coderl.rl.canaries import gradient_norms, kl_to_reference, sample_canaries
 from coderl.rl.rollout import actor_examples
 from coderl.rl.settings import ActorTrainingConfig, ReturnsConfig
 from coderl.stages import networks
-from coderl.stages.rollouts import by_problem, rollouts_of, sample_canaries
+from coderl.stages.rollouts import by_problem, rollouts_of
 from coderl.stages.stage import Facts, Labelled, ModelSource, Programs, Scores, Verdicts, Work, stage
 from coderl.stages.warm_start import solution_examples
 from coderl.training.losses import ActorExample
